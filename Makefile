@@ -1,0 +1,48 @@
+# Everything a person does with a checkout. `make` alone prints what there is.
+export PID_FILE ?= var/master-agent.pid
+
+.DEFAULT_GOAL := help
+.PHONY: help build run stop status test test-node test-matrix check bench clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  APP=path/of/app.mjs make run   serves an application; node dist/main.js --help lists the settings"
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci
+	@touch $@
+
+dist/main.js: node_modules/.package-lock.json tsconfig.json tsconfig.build.json $(shell find src -name '*.ts')
+	npm run --silent build
+	@touch $@
+
+build: dist/main.js ## compile src to dist
+
+run: dist/main.js ## install, build and serve in the foreground (Ctrl-C stops it)
+	@mkdir -p $(dir $(PID_FILE))
+	@exec node dist/main.js serve
+
+stop: dist/main.js ## stop what `make run` started, and show the drain
+	@node dist/main.js stop
+
+status: dist/main.js ## what the service is doing
+	@node dist/main.js status
+
+test: dist/main.js ## all tests, with coverage
+	npm test
+
+test-node: dist/main.js ## the same tests under node's own runner
+	npm run --silent test:node
+
+test-matrix: dist/main.js ## the same tests on Node 20, 22, 24 and 26
+	node test/run-with-node.mjs 20 22 24 26
+
+check: node_modules/.package-lock.json ## format, lint and types
+	npm run --silent check
+
+bench: dist/main.js ## measure what the README claims
+	npm run --silent bench
+
+clean: ## remove what was built
+	rm -rf dist .tap

@@ -1,0 +1,42 @@
+import { type Config, parseConfig } from '../config.ts';
+import { readEnvironment } from '../environment.ts';
+import { findOperatorDoor } from '../lifecycle/shutdown-record.ts';
+import type { Status } from '../routes/status.ts';
+
+/** How long the operator's door may take to answer a command. */
+const ANSWER_MS = 2_000;
+
+/** The configuration a command goes by: the same environment and `.env` as the service's. @throws ConfigError */
+export function commandConfig(): Config {
+  const variables = readEnvironment();
+  return parseConfig({ ...variables, STATE_DIR: variables.STATE_DIR || variables.STATE_DIRECTORY });
+}
+
+/** Where to ask: what the running service has noted, or else what the settings say. */
+export function operatorDoor({ stateDir, opsHost, opsPort }: Config): string | undefined {
+  const host = opsHost.includes(':') ? `[${opsHost}]` : opsHost;
+  return findOperatorDoor(stateDir) ?? (opsPort === 'off' ? undefined : `http://${host}:${opsPort}`);
+}
+
+/** @throws Error when nobody answers there in time, or with something else than a status */
+export async function fetchStatus(door: string): Promise<Status> {
+  const response = await fetch(`${door}/status`, { signal: AbortSignal.timeout(ANSWER_MS) });
+  if (!response.ok) throw new Error(`${door}/status answered ${response.status}`);
+  const status: unknown = await response.json();
+  if (typeof status !== 'object' || status === null || !('state' in status)) {
+    throw new Error(`${door}/status is not the operator's door of this service`);
+  }
+  return status as Status;
+}
+
+/** One line on a drain: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
+export function drainLine({ in_flight, shutdown, state }: Status): string {
+  const [oldest] = in_flight.oldest;
+  const left = shutdown === null ? '' : `, ${Math.ceil(shutdown.remaining_seconds)} s left`;
+  const blocks =
+    oldest === undefined
+      ? ''
+      : `; oldest ${oldest.method} ${oldest.path}, ${(oldest.age_ms / 1000).toFixed(1)} s`;
+  const what = state === 'stopping' ? 'Draining' : shutdown === null ? `Service ${state}` : 'Lame duck';
+  return `${what}: ${in_flight.count} in flight${left}${blocks}`;
+}

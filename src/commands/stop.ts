@@ -1,0 +1,123 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { ExitCode } from '../lifecycle/exit-code.ts';
+import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
+import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
+import { complain } from './help.ts';
+import { commandConfig, drainLine, fetchStatus, operatorDoor } from './operator.ts';
+
+const HELP = `usage: master-agent stop
+
+Stops the service that PID_FILE names (default: master-agent.pid in STATE_DIR), and shows the drain while it lasts.
+
+  --help   this
+
+exit: as the service did (0 everything completed, 1 requests were cut); 0 when there was nothing to stop;
+      1 when it ended without a report, or is still there past its deadline; 78 bad configuration
+`;
+
+const LOOK_MS = 100;
+/** Without a terminal a line is printed when something has changed, at most so often. */
+const LINE_MS = 1_000;
+/** Past its deadline by so much, a service is stuck. */
+const PATIENCE_MS = 15_000;
+
+export async function run(args: readonly string[]): Promise<number> {
+  let config: ReturnType<typeof commandConfig>;
+  try {
+    const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    config = commandConfig();
+  } catch (error) {
+    return complain(error);
+  }
+  const file = config.pidFile ?? join(config.stateDir, 'master-agent.pid');
+  const owner = readPidFile(file);
+  if (owner.kind !== 'ours') {
+    say(`Nothing to stop: ${nobody(owner, file)}`);
+    if (owner.kind !== 'none') rmSync(file, { force: true });
+    return ExitCode.Ok;
+  }
+  const { pid } = owner;
+  // Looked up first: the note of where the door is goes when the service does.
+  const door = operatorDoor(config);
+  say(`Stopping process ${pid}`);
+  process.kill(pid, 'SIGTERM');
+  const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
+  const progress = new Progress();
+  while (isAlive(pid)) {
+    if (performance.now() > stuckMs) {
+      progress.end();
+      say(
+        `Process ${pid} is still there past its deadline. See its log; the last resort is: kill -KILL ${pid}`,
+      );
+      return 1;
+    }
+    await delay(LOOK_MS);
+    if (door !== undefined)
+      await fetchStatus(door).then(
+        (status) => progress.show(drainLine(status)),
+        () => undefined,
+      );
+  }
+  progress.end();
+  return conclude(pid, config.stateDir);
+}
+
+function conclude(pid: number, stateDir: string): number {
+  const report = readReport(reportFile(stateDir));
+  if (report?.pid !== pid) {
+    say(`Process ${pid} is gone, but left no report in ${stateDir}`);
+    return 1;
+  }
+  const { completed, cut, rejected, duration_seconds, exit_code } = report;
+  say(
+    `Stopped in ${duration_seconds} s, exit ${exit_code}: ${completed} in flight completed, ${cut.length} cut, ` +
+      `${rejected} refused with 503`,
+  );
+  for (const { method, path, age_ms } of cut)
+    say(`  cut: ${method} ${path} after ${(age_ms / 1000).toFixed(1)} s`);
+  return exit_code;
+}
+
+function nobody(owner: Exclude<PidFileOwner, { kind: 'ours' }>, file: string): string {
+  switch (owner.kind) {
+    case 'none':
+      return `there is no PID file ${file}`;
+    case 'dead':
+      return `${file} was left by process ${owner.pid}, which is dead (removed)`;
+    case 'recycled':
+      return `${file} was left behind: process ${owner.pid} is something else now, and was not touched (removed)`;
+    case 'unreadable':
+      return `${file} holds no process id, but ${JSON.stringify(owner.content)} (removed)`;
+  }
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** One line redrawn in place on a terminal; plain lines, not too many, elsewhere. */
+class Progress {
+  #shown = '';
+  #shownMs = Number.NEGATIVE_INFINITY;
+
+  show(line: string): void {
+    if (line === this.#shown) return;
+    if (process.stdout.isTTY) process.stdout.write(`\r\x1b[2K${line}`);
+    else if (performance.now() - this.#shownMs >= LINE_MS) {
+      say(line);
+      this.#shownMs = performance.now();
+    } else return;
+    this.#shown = line;
+  }
+
+  end(): void {
+    if (process.stdout.isTTY && this.#shown !== '') process.stdout.write('\r\x1b[2K');
+  }
+}

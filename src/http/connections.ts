@@ -1,0 +1,161 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Exchange } from './exchange.ts';
+
+/** How long a connection whose last answer is sent may still deliver the body that nobody read. */
+const LINGER_MS = 2_000;
+
+/** Writes a refusal; `last` says whether the connection ends with it. */
+type Refuse = (response: ServerResponse, last: boolean) => void;
+
+/** One open socket, and what is on it. */
+export class Connection {
+  readonly socket: Socket;
+  /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
+  readonly exchanges: Exchange[] = [];
+  /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
+  readonly refused: ServerResponse[] = [];
+  /** What could not be parsed as a request; answered when the exchanges before it are done. */
+  malformed: NodeJS.ErrnoException | undefined;
+  #closing = false;
+  #latest: IncomingMessage | undefined;
+  /** `socket.bytesRead` when the latest request came, or was over: more than that, and a next one has begun. */
+  #bytesBefore = 0;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+  }
+
+  get idle(): boolean {
+    return this.exchanges.length === 0 && this.refused.length === 0;
+  }
+
+  /** Whether an answer has ended this connection: what comes behind it is not processed (RFC 9112 section 9.6). */
+  get closing(): boolean {
+    return (
+      this.#closing || (this.exchanges.length > 0 && this.exchanges.some((exchange) => exchange.saidClose))
+    );
+  }
+
+  /** Whether the client is still sending the body of its latest request. */
+  get sending(): boolean {
+    return this.#latest !== undefined && !this.#latest.complete;
+  }
+
+  /** Whether a request has begun to come in whose head is not complete. */
+  get halfSent(): boolean {
+    return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
+  }
+
+  arrived(request: IncomingMessage): void {
+    this.#latest = request;
+    this.#bytesBefore = this.socket.bytesRead;
+  }
+
+  begin(exchange: Exchange): void {
+    this.exchanges.push(exchange);
+  }
+
+  /** @returns false when the exchange was over before. */
+  end(exchange: Exchange): boolean {
+    const index = this.exchanges.indexOf(exchange);
+    if (index === -1) return false;
+    this.exchanges.splice(index, 1);
+    this.#bytesBefore = this.socket.bytesRead;
+    return true;
+  }
+
+  /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
+  markLast(): void {
+    const last = this.exchanges.length - 1;
+    for (const [index, exchange] of this.exchanges.entries()) {
+      exchange.markLast(index === last && this.refused.length === 0);
+    }
+  }
+
+  /** Answers what was refused here, in its order, unless exchanges before it are still to be answered. */
+  answerRefused(refuse: Refuse): void {
+    if (this.exchanges.length > 0) return;
+    const waiting = this.refused.splice(0);
+    for (const [index, response] of waiting.entries()) refuse(response, index === waiting.length - 1);
+  }
+
+  /**
+   * Ends the connection after what is written. A client that is still sending would be answered with a reset, and
+   * the reset would overtake the answer: so its bytes are read and dropped until it is done, for a bounded time.
+   */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    const { socket } = this;
+    const request = this.#latest;
+    socket.end();
+    if (socket.destroyed) return;
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once('close', () => clearTimeout(timer));
+    if (request !== undefined && !request.complete)
+      request.once('end', () => destroyAfterFlush(socket)).resume();
+    else if (this.malformed === undefined) destroyAfterFlush(socket);
+  }
+}
+
+function destroyAfterFlush(socket: Socket): void {
+  if (socket.writableFinished) socket.destroy();
+  else socket.once('finish', () => socket.destroy());
+}
+
+/** Which sockets are open, and what is on each. */
+export class Connections {
+  readonly #open = new Map<Socket, Connection>();
+  #arrivals = 0;
+
+  /** Connections and requests that ever came: two equal readings mean that nothing came between them. */
+  get arrivals(): number {
+    return this.#arrivals;
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  get idle(): number {
+    let idle = 0;
+    for (const connection of this.#open.values()) if (connection.idle) idle += 1;
+    return idle;
+  }
+
+  [Symbol.iterator](): IterableIterator<Connection> {
+    return this.#open.values();
+  }
+
+  /** Every exchange in flight. */
+  *exchanges(): Generator<Exchange> {
+    for (const connection of this.#open.values()) yield* connection.exchanges;
+  }
+
+  /** Takes a new socket on. `ended` hears of every exchange that its end has ended. */
+  open(socket: Socket, ended: (connection: Connection, exchange: Exchange) => void): void {
+    const connection = new Connection(socket);
+    this.#arrivals += 1;
+    this.#open.set(socket, connection);
+    // node:http calls this after an answer that ends the connection.
+    socket.destroySoon = () => connection.close();
+    socket.once('close', () => {
+      this.#open.delete(socket);
+      // Responses queued behind the current one get no `close` event of their own from Node.
+      for (const exchange of [...connection.exchanges]) ended(connection, exchange);
+    });
+  }
+
+  /** The connection a request came on. */
+  arrived(request: IncomingMessage): Connection | undefined {
+    this.#arrivals += 1;
+    const connection = this.#open.get(request.socket);
+    connection?.arrived(request);
+    return connection;
+  }
+
+  of(socket: Socket): Connection | undefined {
+    return this.#open.get(socket);
+  }
+}

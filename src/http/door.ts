@@ -1,0 +1,184 @@
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Connection, Connections } from './connections.ts';
+import { dispatch } from './dispatch.ts';
+import { Exchange, type Outcome, type Surroundings } from './exchange.ts';
+import type { Gate } from './gate.ts';
+import { errorBody, sendError } from './response.ts';
+import type { Router } from './router.ts';
+
+/** Limits that node:http enforces. Durations in milliseconds. */
+export interface DoorLimits {
+  readonly keepAliveTimeoutMs: number;
+  readonly headersTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly maxConnections: number;
+  readonly maxHeaderBytes: number;
+  readonly maxRequestsPerSocket: number;
+}
+
+export interface DoorParts extends Surroundings {
+  readonly gate: Gate;
+  readonly connections: Connections;
+  readonly router: Router;
+  /** Hears of every admitted request when it is over. */
+  readonly ended: (exchange: Exchange, outcome: Outcome) => void;
+}
+
+export interface Door {
+  readonly server: Server;
+  /** From now on the router's upgrade patterns are served. Before, and without any, an Upgrade header is ignored. */
+  readonly takeUpgrades: () => void;
+}
+
+/** How often node:http looks for requests that are late. Its default of 30 s makes a 10 s limit a 40 s one. */
+const LATENESS_CHECK_MS = 1_000;
+
+/**
+ * The service's door: a node:http server in which every event by which a request can arrive leads to `arrive`, and
+ * from there through the gate and the router to a handler.
+ */
+export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
+  const { gate, connections, router } = parts;
+  const options: ServerOptions & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
+    maxHeaderSize: limits.maxHeaderBytes,
+    connectionsCheckingInterval: LATENESS_CHECK_MS,
+    // Checked below, behind the gate: while stopping even a request without a Host gets the 503.
+    requireHostHeader: false,
+    // Newer versions of Node ask; older ones take every upgrade once there is a listener.
+    shouldUpgradeCallback: (request) => router.matchUpgrade(request.url ?? '') !== undefined,
+  };
+  const server = createServer(options);
+  applyLimits(server, limits);
+
+  server.on('connection', (socket) => connections.open(socket, end));
+  server.on('request', (request, response) => arrive(request, response));
+  server.on('checkContinue', (request, response) => arrive(request, response));
+  server.on('checkExpectation', (request, response) => arrive(request, response));
+  server.on('connect', (request, socket) => arrive(request, responseOn(socket, request)));
+  server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
+  return { server, takeUpgrades: () => server.on('upgrade', arriveForUpgrade) };
+
+  function arrive(request: IncomingMessage, response: ServerResponse): void {
+    const connection = connections.arrived(request);
+    if (connection === undefined || connection.closing) return;
+    const leave = gate.admit();
+    if (leave === undefined) {
+      gate.refuse(connection, response);
+      return;
+    }
+    const exchange = new Exchange(request, response, leave, parts);
+    connection.begin(exchange);
+    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    response.on('close', () => end(connection, exchange));
+    dispatch(router, exchange, response);
+  }
+
+  function arriveForUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const taker = router.matchUpgrade(request.url ?? '');
+    if (taker === undefined) {
+      // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
+      // taken the parser away, and a body with it.
+      const response = responseOn(socket, request);
+      if (hasBody(request))
+        sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.');
+      else arrive(request, response);
+      return;
+    }
+    const connection = connections.arrived(request);
+    if (connection === undefined) return;
+    const leave = gate.admit();
+    if (leave === undefined) {
+      gate.refuse(connection, responseOn(socket, request));
+      return;
+    }
+    const exchange = new Exchange(request, undefined, leave, parts);
+    connection.begin(exchange);
+    exchange.runUpgrade(taker.route, taker.values, socket, head);
+  }
+
+  function end(connection: Connection, exchange: Exchange): void {
+    if (!connection.end(exchange)) return;
+    parts.ended(exchange, exchange.end());
+    if (connection.refused.length > 0) gate.answer(connection);
+    if (connection.malformed !== undefined && connection.idle)
+      answerMalformed(connection, connection.malformed);
+  }
+
+  /** What cannot be parsed ends the connection, but not before the requests ahead of it are answered. */
+  function onMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+    const connection = connections.of(socket);
+    if (connection === undefined || !socket.writable) {
+      socket.destroy(error);
+      return;
+    }
+    if (connection.malformed !== undefined) return;
+    connection.malformed = error;
+    const latest = connection.exchanges.at(-1);
+    if (connection.idle) answerMalformed(connection, error);
+    else if (latest !== undefined && connection.sending) {
+      // The body of this one is broken: it will never be complete.
+      if (latest.response?.headersSent || connection.exchanges.length > 1) socket.destroy(error);
+      else {
+        answerMalformed(connection, error);
+        end(connection, latest);
+      }
+    }
+  }
+}
+
+/** Sets the limits that can also change while the server runs. */
+export function applyLimits(server: Server, limits: DoorLimits): void {
+  server.keepAliveTimeout = limits.keepAliveTimeoutMs;
+  server.headersTimeout = limits.headersTimeoutMs;
+  server.requestTimeout = limits.requestTimeoutMs;
+  server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
+  // Node has no value that means "no limit": it is the property's absence.
+  if (limits.maxConnections > 0) server.maxConnections = limits.maxConnections;
+  else Reflect.deleteProperty(server, 'maxConnections');
+}
+
+function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): void {
+  const status = statusOf(error);
+  const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
+  connection.socket.write(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  connection.close();
+}
+
+function statusOf(error: NodeJS.ErrnoException): number {
+  if (error.code === 'HPE_HEADER_OVERFLOW') return 431;
+  if (error.code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') return 413;
+  return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+}
+
+function hasBody(request: IncomingMessage): boolean {
+  return (
+    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0
+  );
+}
+
+/** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
+function responseOn(socket: Duplex, request: IncomingMessage): ServerResponse {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket as Socket);
+  socket.on('error', () => socket.destroy());
+  socket.resume();
+  response.once('finish', () => {
+    response.detachSocket(socket as Socket);
+    (socket as Socket).destroySoon();
+    response.emit('close');
+  });
+  return response;
+}

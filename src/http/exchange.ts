@@ -1,0 +1,221 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { Logger } from 'pino';
+import { messageOf } from '../error.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { Context } from './context.ts';
+import type { InFlight, Leave } from './in-flight.ts';
+import { HttpError, sendError } from './response.ts';
+import type { Route, UpgradeHandler } from './router.ts';
+
+/** How an exchange ended: answered whole, left by the client, or cut by the service. */
+export type Outcome = 'completed' | 'aborted' | 'cut';
+
+/**
+ * What an exchange is doing. `receiving`: the handler waits for the body. `working`: it has what it needs.
+ * `sending`: the answer is ended but not yet handed to the kernel. `upgraded`: the connection speaks another protocol.
+ */
+export type Phase = 'receiving' | 'working' | 'sending' | 'upgraded';
+
+/** What all exchanges of one service have in common. */
+export interface Surroundings {
+  readonly lifecycle: Lifecycle;
+  readonly inFlight: InFlight;
+  readonly log: Logger;
+}
+
+// Random enough that ids of two runs, or of two workers, do not meet in one log.
+const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
+let serial = 0;
+
+/** One admitted request, from admission until its response is closed. */
+export class Exchange implements Context {
+  readonly request: IncomingMessage;
+  /** Undefined once the connection was taken over by an upgrade. */
+  readonly response: ServerResponse | undefined;
+  readonly method: string;
+  /** The target as it came. A mounted application rewrites `request.url`; this stays. */
+  readonly url: string;
+  /** Monotonic milliseconds. */
+  readonly startedMs = performance.now();
+  readonly #around: Surroundings;
+  readonly #leave: Leave;
+  #route: Route | Route<UpgradeHandler> | undefined;
+  #values: readonly string[] = [];
+  #id: string | undefined;
+  #log: Logger | undefined;
+  #gone: AbortController | undefined;
+  #params: Record<string, string> | undefined;
+  #query: URLSearchParams | undefined;
+  #marked = false;
+  #cut = false;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse | undefined,
+    leave: Leave,
+    around: Surroundings,
+  ) {
+    this.request = request;
+    this.response = response;
+    this.method = request.method ?? '';
+    this.url = request.url ?? '';
+    this.#leave = leave;
+    this.#around = around;
+  }
+
+  get id(): string {
+    if (this.#id === undefined) {
+      serial += 1;
+      this.#id = `${RUN}-${serial.toString(36)}`;
+    }
+    return this.#id;
+  }
+
+  /** The target without the query, whose values may be private. */
+  get path(): string {
+    const query = this.url.indexOf('?');
+    return query === -1 ? this.url : this.url.slice(0, query);
+  }
+
+  get params(): Readonly<Record<string, string>> {
+    this.#params ??= Object.fromEntries(
+      (this.#route?.names ?? []).map((name, index) => [name, this.#values[index] ?? '']),
+    );
+    return this.#params;
+  }
+
+  get query(): URLSearchParams {
+    if (this.#query === undefined) {
+      const query = this.url.indexOf('?');
+      this.#query = new URLSearchParams(query === -1 ? '' : this.url.slice(query + 1));
+    }
+    return this.#query;
+  }
+
+  get log(): Logger {
+    this.#log ??= this.#around.log.child({ request: this.id });
+    return this.#log;
+  }
+
+  get signal(): AbortSignal {
+    this.#gone ??= new AbortController();
+    return this.#gone.signal;
+  }
+
+  get stopping(): AbortSignal {
+    return this.#around.lifecycle.stopping;
+  }
+
+  get deadline(): number | undefined {
+    const order = this.#around.lifecycle.order;
+    return order === undefined ? undefined : Math.max(0, order.deadlineMs - performance.now());
+  }
+
+  get inFlight(): InFlight {
+    return this.#around.inFlight;
+  }
+
+  get ageMs(): number {
+    return performance.now() - this.startedMs;
+  }
+
+  get phase(): Phase {
+    const { request, response } = this;
+    if (response === undefined) return 'upgraded';
+    if (response.writableEnded) return 'sending';
+    return !request.complete && isWaiting(request) ? 'receiving' : 'working';
+  }
+
+  /** Runs the handler. Whatever it throws or rejects with becomes an answer, or the end of the connection. */
+  run(route: Route, values: readonly string[], response: ServerResponse, handler = route.handler): void {
+    this.#route = route;
+    this.#values = values;
+    try {
+      const result = handler(this.request, response, this);
+      if (isThenable(result)) result.then(undefined, (error: unknown) => this.fail(error));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Hands the connection to the taker of an upgrade. */
+  runUpgrade(route: Route<UpgradeHandler>, values: readonly string[], socket: Duplex, head: Buffer): void {
+    this.#route = route;
+    this.#values = values;
+    const failed = (error: unknown): void => {
+      this.log.error({ err: error }, `Handler of upgrade ${route.pattern} failed: ${messageOf(error)}`);
+      socket.destroy();
+    };
+    try {
+      const result = route.handler(this.request, socket, head, this);
+      if (isThenable(result)) result.then(undefined, failed);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  /**
+   * In-flight answers say `Connection: close` while the service stops, but of several on one connection only the
+   * last may: Node throws away what is behind an earlier one.
+   */
+  markLast(last: boolean): void {
+    const { response } = this;
+    if (response === undefined || response.headersSent || last === this.#marked) return;
+    if (last) response.setHeader('Connection', 'close');
+    else response.removeHeader('Connection');
+    this.#marked = last;
+  }
+
+  /** Whether `Connection: close` is on the wire because of `markLast`. */
+  get saidClose(): boolean {
+    return this.#marked && this.response?.headersSent === true;
+  }
+
+  /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
+  cut(): void {
+    this.#cut = true;
+    this.#gone?.abort(new Error('the request was cut: the service had to stop'));
+    this.request.socket.destroy();
+  }
+
+  /** Leaves the count; called once, by the connection, when the response or the socket is closed. */
+  end(): Outcome {
+    const { response } = this;
+    const completed = response === undefined ? !this.#cut : response.writableFinished;
+    const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
+    if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
+    this.#route?.tally.count(response?.headersSent ? response.statusCode : 0, this.ageMs);
+    this.#leave();
+    return outcome;
+  }
+
+  fail(error: unknown): void {
+    const response = this.response as ServerResponse;
+    const known = error instanceof HttpError;
+    if (!known && !this.#gone?.signal.aborted) {
+      this.log.error(
+        { err: error },
+        `Handler of ${this.method} ${this.#route?.pattern} failed: ${messageOf(error)}`,
+      );
+    }
+    if (response.destroyed || response.writableEnded) return;
+    if (response.headersSent) {
+      // Half an answer must not look like a whole one.
+      response.destroy();
+      return;
+    }
+    for (const name of response.getHeaderNames()) if (name !== 'connection') response.removeHeader(name);
+    if (known) sendError(response, error.status, error.message);
+    else sendError(response, 500, 'The service failed to answer this request.');
+  }
+}
+
+/** Whether somebody reads the body, so that its next bytes are what is waited for. */
+function isWaiting(request: IncomingMessage): boolean {
+  return request.readableFlowing === true || request.listenerCount('readable') > 0;
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}

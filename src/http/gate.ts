@@ -1,0 +1,174 @@
+import type { ServerResponse } from 'node:http';
+import type { Logger } from 'pino';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { Connection, Connections } from './connections.ts';
+import type { InFlight, Leave } from './in-flight.ts';
+import { errorBody } from './response.ts';
+
+export type RefusalReason = 'starting' | 'stopping' | 'overloaded';
+
+/** How long refusals are counted before one line in the log sums them up. */
+const SUMMARY_MS = 1_000;
+
+const MESSAGES: Readonly<Record<RefusalReason, string>> = {
+  starting: 'Service is starting. Please try again later.',
+  stopping: 'Service is shutting down. Please try again later.',
+  overloaded: 'Service is overloaded. Please try again later.',
+};
+
+export interface GateSettings {
+  /** Answer 503 to what comes while stopping; false lets it in, on connections that are open. */
+  readonly enableFailSafe: boolean;
+  /** Requests in flight past which new ones are refused; 0 for no limit. */
+  readonly maxInFlight: number;
+  /** Seconds, for `Retry-After`. */
+  readonly retryAfter: number;
+}
+
+/** A 503, made once as bytes: refusing a flood must cost as little as can be. */
+class Refusal {
+  readonly #body: Buffer;
+  readonly #headers: string[];
+
+  constructor(reason: RefusalReason, retryAfter: number) {
+    this.#body = Buffer.from(
+      JSON.stringify({
+        ...errorBody(503, MESSAGES[reason]),
+        service_state: reason === 'overloaded' ? 'running' : reason,
+        fail_safe: reason !== 'overloaded',
+      }),
+    );
+    this.#headers = [
+      ...['Content-Type', 'application/json; charset=utf-8'],
+      ...['Content-Length', String(this.#body.length)],
+      ...['Retry-After', String(retryAfter)],
+      ...['Cache-Control', 'no-store'],
+    ];
+  }
+
+  write(response: ServerResponse, last: boolean): void {
+    response.writeHead(503, last ? [...this.#headers, 'Connection', 'close'] : this.#headers);
+    response.end(this.#body);
+  }
+
+  /** The same on a connection where no request is complete that node:http could answer. */
+  raw(): string {
+    const lines = ['HTTP/1.1 503 Service Unavailable'];
+    for (let index = 0; index < this.#headers.length; index += 2) {
+      lines.push(`${this.#headers[index]}: ${this.#headers[index + 1]}`);
+    }
+    return `${lines.join('\r\n')}\r\nDate: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n${this.#body}`;
+  }
+}
+
+/** The lock. Admits a request and counts it in one synchronous step, or refuses it before anything was done for it. */
+export class Gate {
+  readonly #lifecycle: Lifecycle;
+  readonly #inFlight: InFlight;
+  readonly #connections: Connections;
+  readonly #log: Logger;
+  readonly #counts: Record<RefusalReason, number> = { starting: 0, stopping: 0, overloaded: 0 };
+  #settings: GateSettings;
+  #refusals: Record<RefusalReason, Refusal>;
+  #holding = false;
+  #unreported = 0;
+  #summary: NodeJS.Timeout | undefined;
+
+  constructor(
+    parts: { lifecycle: Lifecycle; inFlight: InFlight; connections: Connections; log: Logger },
+    settings: GateSettings,
+  ) {
+    this.#lifecycle = parts.lifecycle;
+    this.#inFlight = parts.inFlight;
+    this.#connections = parts.connections;
+    this.#log = parts.log;
+    this.#settings = settings;
+    this.#refusals = refusalsFor(settings);
+  }
+
+  configure(settings: GateSettings): void {
+    this.#settings = settings;
+    this.#refusals = refusalsFor(settings);
+  }
+
+  /** Requests refused since the start, by reason. */
+  get refused(): Readonly<Record<RefusalReason, number>> {
+    return this.#counts;
+  }
+
+  /** Admits one request: counted before anything is awaited, so a drain cannot miss it. Undefined means: refuse it. */
+  admit(): Leave | undefined {
+    return this.#closedBecause() === undefined ? this.#inFlight.enter() : undefined;
+  }
+
+  /** Answers a request that was not admitted with 503, in its turn on its connection. It is never dispatched. */
+  refuse(connection: Connection, response: ServerResponse): void {
+    const reason = this.#closedBecause() ?? 'stopping';
+    this.#count(reason);
+    if (reason === 'overloaded') {
+      this.#refusals.overloaded.write(response, false);
+      return;
+    }
+    connection.refused.push(response);
+    connection.markLast();
+    // The parser runs through all that came in one read before it yields: wait for that, so that of several
+    // pipelined requests only the last is told that the connection closes.
+    if (connection.refused.length === 1) process.nextTick(() => this.answer(connection));
+  }
+
+  /** Answers what is refused on this connection, if its turn has come and the gate does not hold its answers. */
+  answer(connection: Connection): void {
+    if (this.#holding || connection.refused.length === 0) return;
+    const refusal = this.#refusals[this.#lifecycle.state === 'starting' ? 'starting' : 'stopping'];
+    connection.answerRefused((response, last) => refusal.write(response, last));
+  }
+
+  /** Keeps refusals back: a client that waits for an answer opens no new connection. */
+  hold(): void {
+    this.#holding = true;
+  }
+
+  release(): void {
+    this.#holding = false;
+    for (const connection of this.#connections) this.answer(connection);
+  }
+
+  /** Refuses a request of which only a part has come, on a connection that is about to be closed. */
+  refuseHalfSent(connection: Connection): void {
+    this.#count('stopping');
+    connection.socket.write(this.#refusals.stopping.raw());
+  }
+
+  /** Writes the summary that is due, now. */
+  flushSummary(): void {
+    clearTimeout(this.#summary);
+    this.#summary = undefined;
+    const count = this.#unreported;
+    this.#unreported = 0;
+    if (count > 0) this.#log.warn({ refused: count }, `Refused ${count} requests: ${this.#lifecycle.state}`);
+  }
+
+  #closedBecause(): RefusalReason | undefined {
+    const { state } = this.#lifecycle;
+    const { enableFailSafe, maxInFlight } = this.#settings;
+    if (state !== 'running') {
+      if (state === 'starting') return 'starting';
+      if (enableFailSafe || state === 'stopped') return 'stopping';
+    }
+    return maxInFlight > 0 && this.#inFlight.count >= maxInFlight ? 'overloaded' : undefined;
+  }
+
+  #count(reason: RefusalReason): void {
+    this.#counts[reason] += 1;
+    this.#unreported += 1;
+    this.#summary ??= setTimeout(() => this.flushSummary(), SUMMARY_MS).unref();
+  }
+}
+
+function refusalsFor({ retryAfter }: GateSettings): Record<RefusalReason, Refusal> {
+  return {
+    starting: new Refusal('starting', retryAfter),
+    stopping: new Refusal('stopping', retryAfter),
+    overloaded: new Refusal('overloaded', retryAfter),
+  };
+}

@@ -1,0 +1,307 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { Context } from './context.ts';
+import { Tally, type TallySnapshot } from './tally.ts';
+
+export type Handler = (request: IncomingMessage, response: ServerResponse, context: Context) => unknown;
+export type UpgradeHandler = (
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  context: Context,
+) => unknown;
+/** Any `(request, response)` function: an Express app, a Koa callback, a handler for bare node:http. */
+export type Mountable = (request: IncomingMessage, response: ServerResponse) => unknown;
+
+/** One method of one pattern, with what it has answered. */
+export class Route<H = Handler> {
+  readonly method: string;
+  readonly pattern: string;
+  readonly names: readonly string[];
+  readonly handler: H;
+  readonly tally = new Tally();
+
+  constructor(method: string, pattern: string, names: readonly string[], handler: H) {
+    this.method = method;
+    this.pattern = pattern;
+    this.names = names;
+    this.handler = handler;
+  }
+}
+
+/** What was found for a request. `values` are the decoded parameters, in the order of `route.names`. */
+export type Match =
+  | { readonly kind: 'route'; readonly route: Route; readonly values: readonly string[] }
+  | { readonly kind: 'options' | 'not allowed'; readonly allow: string }
+  | { readonly kind: 'not found' | 'bad target'; readonly allow?: undefined };
+
+const NOT_FOUND: Match = { kind: 'not found' };
+const BAD_TARGET: Match = { kind: 'bad target' };
+const ANY = '*';
+
+/** Everything that answers on one pattern. */
+class Endpoint {
+  readonly pattern: string;
+  readonly routes = new Map<string, Route>();
+  /** A match without parameters is the same object each time: the hot path allocates nothing for it. */
+  readonly #matches = new Map<string, Match>();
+  upgrade: Route<UpgradeHandler> | undefined;
+  #allow = '';
+
+  constructor(pattern: string) {
+    this.pattern = pattern;
+  }
+
+  add(route: Route): void {
+    const taken = this.routes.get(route.method);
+    if (taken !== undefined) {
+      throw new Error(`router: ${route.method} ${route.pattern} is taken by ${taken.pattern}`);
+    }
+    this.routes.set(route.method, route);
+    this.#matches.set(route.method, { kind: 'route', route, values: [] });
+    const methods = new Set(this.routes.keys()).add('OPTIONS');
+    if (methods.has('GET')) methods.add('HEAD');
+    this.#allow = [...methods].sort().join(', ');
+  }
+
+  match(method: string, values: readonly string[] | undefined): Match {
+    const found =
+      this.#matches.get(method) ??
+      (method === 'HEAD' ? this.#matches.get('GET') : undefined) ??
+      this.#matches.get(ANY);
+    if (this.routes.size === 0) return NOT_FOUND;
+    if (found === undefined) {
+      return { kind: method === 'OPTIONS' ? 'options' : 'not allowed', allow: this.#allow };
+    }
+    return values === undefined || found.kind !== 'route'
+      ? found
+      : { kind: 'route', route: found.route, values };
+  }
+}
+
+/** One segment of the tree. A fixed segment goes before a parameter, and a parameter before a mount. */
+class Segment {
+  readonly fixed = new Map<string, Segment>();
+  parameter: Segment | undefined;
+  endpoint: Endpoint | undefined;
+  mounted: Endpoint | undefined;
+}
+
+/**
+ * Finds the handler of a request. Patterns are `/fixed/:parameter` paths; a parameter is one segment, decoded, not
+ * empty. Paths are compared as they came: no trailing slash is added or dropped, no case is folded.
+ */
+export class Router {
+  readonly #root = new Segment();
+  /** Every path without parameters, for the one look-up that most requests need. */
+  readonly #static = new Map<string, Endpoint>();
+  readonly #routes: (Route | Route<UpgradeHandler>)[] = [];
+  #upgrades = 0;
+  /** Counts what no route answers: 404, 405, OPTIONS and requests that are malformed. */
+  readonly unrouted = new Route<Handler>('*', '(none)', [], () => undefined);
+
+  get(pattern: string, handler: Handler): this {
+    return this.on('GET', pattern, handler);
+  }
+  post(pattern: string, handler: Handler): this {
+    return this.on('POST', pattern, handler);
+  }
+  put(pattern: string, handler: Handler): this {
+    return this.on('PUT', pattern, handler);
+  }
+  patch(pattern: string, handler: Handler): this {
+    return this.on('PATCH', pattern, handler);
+  }
+  delete(pattern: string, handler: Handler): this {
+    return this.on('DELETE', pattern, handler);
+  }
+
+  /**
+   * @param method as on the wire, in capitals
+   * @throws Error when the pattern is malformed, or the method and pattern are taken
+   */
+  on(method: string, pattern: string, handler: Handler): this {
+    if (!/^[A-Z][A-Z-]*$/.test(method)) {
+      throw new Error(`router: want a method in capitals, got ${JSON.stringify(method)}`);
+    }
+    assertFunction(handler, `${method} ${pattern}`);
+    const { endpoint, names } = this.#endpoint(pattern);
+    const route = new Route(method, pattern, names, handler);
+    endpoint.add(route);
+    this.#routes.push(route);
+    return this;
+  }
+
+  /** Takes over connections whose request asks to upgrade (WebSocket and others) at this pattern. */
+  upgrade(pattern: string, handler: UpgradeHandler): this {
+    assertFunction(handler, `upgrade ${pattern}`);
+    const { endpoint, names } = this.#endpoint(pattern);
+    if (endpoint.upgrade !== undefined) throw new Error(`router: upgrade ${pattern} is taken`);
+    endpoint.upgrade = new Route('UPGRADE', pattern, names, handler);
+    this.#routes.push(endpoint.upgrade);
+    this.#upgrades += 1;
+    return this;
+  }
+
+  /**
+   * Gives every request below `prefix`, whatever its method, to a `(request, response)` function, with the prefix
+   * taken off `request.url` and the whole kept in `request.originalUrl`, as Express does.
+   */
+  mount(prefix: string, handler: Mountable): this {
+    assertFunction(handler, `mount ${prefix}`);
+    const path = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
+    const parts = path === '' ? [] : split(path);
+    const route = new Route(ANY, `${path}/*`, [], (request, response) => {
+      Object.assign(request, { originalUrl: request.url });
+      request.url = below(parts.length, originOf(request.url ?? '/'));
+      return handler(request, response);
+    });
+    const segment = this.#plant(parts, prefix, []);
+    if (segment.mounted !== undefined) throw new Error(`router: mount ${prefix} is taken`);
+    segment.mounted = new Endpoint(route.pattern);
+    segment.mounted.add(route);
+    this.#routes.push(route);
+    return this;
+  }
+
+  /** Whether any pattern takes upgrades: if none does, an Upgrade header is ignored, as node:http does. */
+  get takesUpgrades(): boolean {
+    return this.#upgrades > 0;
+  }
+
+  /** What each route has answered, in the order of registration. */
+  tallies(): TallySnapshot[] {
+    return [...this.#routes, this.unrouted].map((route) => route.tally.snapshot(route.method, route.pattern));
+  }
+
+  /** @param url the request's target as it came: a path, or a whole URL (RFC 9112 section 3.2) */
+  match(method: string, url: string): Match {
+    const query = url.indexOf('?');
+    const path = query === -1 ? url : url.slice(0, query);
+    const known = this.#static.get(path);
+    if (known !== undefined) return known.match(method, undefined);
+    if (path === '*') return method === 'OPTIONS' ? { kind: 'options', allow: 'OPTIONS' } : BAD_TARGET;
+    const values: string[] = [];
+    const endpoint = this.#find(path, values);
+    if (typeof endpoint === 'object') return endpoint.match(method, values);
+    return endpoint === 'bad target' ? BAD_TARGET : NOT_FOUND;
+  }
+
+  /** The taker of an upgrade at this target, if there is one. */
+  matchUpgrade(url: string): { route: Route<UpgradeHandler>; values: readonly string[] } | undefined {
+    const query = url.indexOf('?');
+    const values: string[] = [];
+    const endpoint = this.#find(query === -1 ? url : url.slice(0, query), values);
+    return typeof endpoint === 'object' && endpoint.upgrade !== undefined
+      ? { route: endpoint.upgrade, values }
+      : undefined;
+  }
+
+  #find(path: string, values: string[]): Endpoint | 'not found' | 'bad target' {
+    const origin = path.startsWith('/') ? path : originOf(path);
+    if (!origin.startsWith('/')) return 'bad target';
+    const parts = split(origin);
+    if (origin.includes('%')) {
+      for (const [index, part] of parts.entries()) {
+        const decoded = decode(part);
+        if (decoded === undefined) return 'bad target';
+        parts[index] = decoded;
+      }
+    }
+    return descend(this.#root, parts, 0, values) ?? 'not found';
+  }
+
+  #endpoint(pattern: string): { endpoint: Endpoint; names: string[] } {
+    const names: string[] = [];
+    const segment = this.#plant(split(pattern), pattern, names);
+    segment.endpoint ??= new Endpoint(pattern);
+    if (names.length === 0) this.#static.set(pattern, segment.endpoint);
+    return { endpoint: segment.endpoint, names };
+  }
+
+  #plant(parts: readonly string[], pattern: string, names: string[]): Segment {
+    if (!pattern.startsWith('/') || /[?#*\s]/.test(pattern)) {
+      throw new Error(`router: want a path like /orders/:id, got ${JSON.stringify(pattern)}`);
+    }
+    let segment = this.#root;
+    for (const part of parts) {
+      let next: Segment | undefined;
+      if (part.startsWith(':')) {
+        const name = part.slice(1);
+        if (name === '' || names.includes(name)) {
+          throw new Error(`router: want each parameter named, and once, got ${JSON.stringify(pattern)}`);
+        }
+        names.push(name);
+        segment.parameter ??= new Segment();
+        next = segment.parameter;
+      } else {
+        const text = decode(part) ?? part;
+        next = segment.fixed.get(text) ?? new Segment();
+        segment.fixed.set(text, next);
+      }
+      segment = next;
+    }
+    return segment;
+  }
+}
+
+/** Depth first: what is fixed wins over a parameter, and the deepest mount is taken when nothing else fits. */
+function descend(
+  segment: Segment,
+  parts: readonly string[],
+  at: number,
+  values: string[],
+): Endpoint | undefined {
+  const part = parts[at];
+  if (part === undefined) return segment.endpoint ?? segment.mounted;
+  const fixed = segment.fixed.get(part);
+  const found = fixed === undefined ? undefined : descend(fixed, parts, at + 1, values);
+  if (found !== undefined) return found;
+  if (segment.parameter !== undefined && part !== '') {
+    const depth = values.push(part);
+    const below = descend(segment.parameter, parts, at + 1, values);
+    if (below !== undefined) return below;
+    values.length = depth - 1;
+  }
+  return segment.mounted;
+}
+
+function split(path: string): string[] {
+  return path.slice(1).split('/');
+}
+
+/** The path of a target that is a whole URL; anything else is given back as it is. */
+function originOf(target: string): string {
+  const scheme = target.indexOf('://');
+  if (scheme <= 0 || target.startsWith('/')) return target;
+  const path = target.indexOf('/', scheme + 3);
+  return path === -1 ? '/' : target.slice(path);
+}
+
+/** What is left of a target without its first `count` segments, counted as they came: they may hold escapes. */
+function below(count: number, target: string): string {
+  let at = 0;
+  for (let index = 0; index < count; index += 1) {
+    const query = target.indexOf('?', at);
+    const next = target.indexOf('/', at + 1);
+    if (next === -1 || (query !== -1 && query < next)) return query === -1 ? '/' : `/${target.slice(query)}`;
+    at = next;
+  }
+  return target.slice(at);
+}
+
+function decode(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
+}
+
+function assertFunction(handler: unknown, where: string): void {
+  if (typeof handler !== 'function') {
+    throw new TypeError(
+      `router: want a function for ${where}, got ${handler === null ? 'null' : typeof handler}`,
+    );
+  }
+}

@@ -1,0 +1,69 @@
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { hasCode } from '../error.ts';
+
+/**
+ * Whose process a PID file names. `ours`: it is alive, and was when the file was written. `dead`: there is no such
+ * process. `recycled`: there is, but it was started after the file was written, so it is something else.
+ */
+export type PidFileOwner =
+  | { readonly kind: 'ours'; readonly pid: number }
+  | { readonly kind: 'dead' | 'recycled'; readonly pid: number }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'unreadable'; readonly content: string };
+
+/** Clock ticks and the file system's time stamps are coarse: what is this near counts as the same moment. */
+const SLACK_MS = 2_000;
+
+/** @throws the system's error when there is a file that cannot be read */
+export function readPidFile(file: string): PidFileOwner {
+  let content: string;
+  let writtenMs: number;
+  try {
+    content = readFileSync(file, 'utf8').trim();
+    writtenMs = statSync(file).mtimeMs;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return { kind: 'none' };
+    throw error;
+  }
+  const pid = /^\d+$/.test(content) ? Number(content) : 0;
+  if (pid <= 0) return { kind: 'unreadable', content: content.slice(0, 40) };
+  if (!isAlive(pid)) return { kind: 'dead', pid };
+  const startedMs = startOf(pid);
+  return { kind: startedMs !== undefined && startedMs > writtenMs + SLACK_MS ? 'recycled' : 'ours', pid };
+}
+
+/** @throws the system's error when the file cannot be written */
+export function writePidFile(file: string): void {
+  writeFileSync(file, `${process.pid}\n`, { mode: 0o644 });
+}
+
+/** Removes the file if it still names this process. */
+export function removePidFile(file: string): void {
+  try {
+    if (readFileSync(file, 'utf8').trim() === String(process.pid)) rmSync(file);
+  } catch {
+    // It is gone, or somebody else's: either way not ours to remove.
+  }
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return hasCode(error, 'EPERM');
+  }
+}
+
+/** Wall-clock milliseconds of a process's start, from proc(5); undefined where there is no /proc. */
+function startOf(pid: number): number | undefined {
+  try {
+    const bootSeconds = Number(/^btime (\d+)$/m.exec(readFileSync('/proc/stat', 'utf8'))?.[1]);
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name in parentheses may hold spaces; starttime is field 22, the 20th behind it, in ticks of 10 ms.
+    const ticks = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+    return (bootSeconds + ticks / 100) * 1000;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,146 @@
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { hasCode } from '../error.ts';
+import type { ExitCode } from './exit-code.ts';
+
+/** A request that a stop has cut. */
+export interface CutRequest {
+  readonly id: string;
+  readonly method: string;
+  /** Without the query. */
+  readonly path: string;
+  readonly age_ms: number;
+}
+
+/** How a stop went: the content of `STATE_DIR/last-shutdown.json`. */
+export interface ShutdownReport {
+  readonly unclean: false;
+  readonly pid: number;
+  readonly version: string;
+  readonly reason: string;
+  /** ISO 8601. */
+  readonly started_at: string;
+  readonly stopped_at: string;
+  /** From the order to the end. */
+  readonly duration_seconds: number;
+  readonly in_flight_at_lock: number;
+  /** Of those in flight: answered whole, and left by their clients. */
+  readonly completed: number;
+  readonly aborted: number;
+  readonly cut: readonly CutRequest[];
+  /** Requests answered with 503 since the lock. */
+  readonly rejected: number;
+  readonly exit_code: ExitCode;
+}
+
+/** What is known of a run that ended without a report: it was killed, or the machine went down. */
+export interface UncleanEnd {
+  readonly unclean: true;
+  readonly pid: number;
+  readonly started_at: string;
+}
+
+export type LastShutdown = ShutdownReport | UncleanEnd;
+
+/**
+ * Metrics die with their process, so the end of each stop is kept in a file for the next start to show. That a run
+ * is under way is a file too: one that is found at a start belongs to a run that never came to its end.
+ */
+export class ShutdownRecord {
+  /** How the run before this one ended; undefined when there was none. */
+  readonly last: LastShutdown | undefined;
+  readonly #report: string;
+  readonly #running: string;
+  readonly #started: UncleanEnd = { unclean: true, pid: process.pid, started_at: new Date().toISOString() };
+
+  /** @throws the system's error when the directory cannot be made, read or written. */
+  constructor(stateDir: string) {
+    mkdirSync(stateDir, { recursive: true });
+    this.#report = reportFile(stateDir);
+    this.#running = runningFile(stateDir);
+    this.last = readUnclean(this.#running) ?? readReport(this.#report);
+    replaceFile(this.#running, this.#started);
+  }
+
+  /** Notes where the operator's door is, for the commands that look for it. */
+  announce(operatorDoor: string): void {
+    replaceFile(this.#running, { ...this.#started, operator_door: operatorDoor });
+  }
+
+  /** The run is over. @throws the system's error when the report cannot be written. */
+  close(report: ShutdownReport): void {
+    replaceFile(this.#report, report);
+    this.abandon();
+  }
+
+  /** The run never began: there is nothing to report. */
+  abandon(): void {
+    rmSync(this.#running, { force: true });
+  }
+}
+
+/** Where the operator's door of the run under way is; undefined when there is none, or it is off. */
+export function findOperatorDoor(stateDir: string): string | undefined {
+  const value = readJsonFile(runningFile(stateDir));
+  return isRecord(value) && typeof value.operator_door === 'string' ? value.operator_door : undefined;
+}
+
+export function reportFile(stateDir: string): string {
+  return join(stateDir, 'last-shutdown.json');
+}
+
+function runningFile(stateDir: string): string {
+  return join(stateDir, 'running.json');
+}
+
+/** The report of the last stop, or undefined when there is none that can be read. */
+export function readReport(file: string): ShutdownReport | undefined {
+  const value = readJsonFile(file);
+  return isRecord(value) && value.unclean === false ? (value as unknown as ShutdownReport) : undefined;
+}
+
+function readUnclean(file: string): UncleanEnd | undefined {
+  const value = readJsonFile(file);
+  if (value === undefined) return undefined;
+  const { pid, started_at } = isRecord(value) ? value : {};
+  return {
+    unclean: true,
+    pid: Number(pid) || 0,
+    started_at: typeof started_at === 'string' ? started_at : '',
+  };
+}
+
+function readJsonFile(file: string): unknown {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    // A file torn by a crash is no report, but it is there.
+    return hasCode(error, 'ENOENT') ? undefined : null;
+  }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+/** Puts a file in place whole or not at all, and on disk before it returns. */
+function replaceFile(file: string, value: unknown): void {
+  const draft = `${file}.${process.pid}`;
+  const descriptor = openSync(draft, 'w', 0o640);
+  try {
+    writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+  renameSync(draft, file);
+}

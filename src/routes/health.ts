@@ -1,0 +1,23 @@
+import type { ServerResponse } from 'node:http';
+import { sendJson } from '../http/response.ts';
+import type { State } from '../lifecycle/lifecycle.ts';
+import { version } from '../version.ts';
+
+export interface Health {
+  /** False from the moment a stop is ordered, also while requests are still served. */
+  readonly ready: boolean;
+  readonly state: State;
+  readonly inFlight: number;
+}
+
+/** `GET /health`, for load balancers. While stopping it never gets here: the gate answers. */
+export function health(response: ServerResponse, { ready, state, inFlight }: Health): void {
+  sendJson(response, ready ? 200 : 503, {
+    status: ready ? 'healthy' : 'shutting down',
+    service_state: state,
+    accepting_requests: state === 'running',
+    in_flight: inFlight,
+    uptime_seconds: Math.round(process.uptime() * 10) / 10,
+    version,
+  });
+}

@@ -1,0 +1,76 @@
+import type { Connections } from '../http/connections.ts';
+import type { Outcome } from '../http/exchange.ts';
+import type { Gate } from '../http/gate.ts';
+import type { InFlight } from '../http/in-flight.ts';
+import type { Router } from '../http/router.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
+import type { Health } from '../routes/health.ts';
+import type { MetricsSnapshot } from '../routes/metrics.ts';
+import { OLDEST, type Status } from '../routes/status.ts';
+import type { Facts } from '../routes/table.ts';
+import { version } from '../version.ts';
+
+/** What the routes tell about one service: read from its parts at the moment somebody asks. */
+export interface FactSources {
+  readonly lifecycle: Lifecycle;
+  readonly inFlight: InFlight;
+  readonly connections: Connections;
+  readonly gate: Gate;
+  readonly router: Router;
+  readonly outcomes: Readonly<Record<Outcome, number>>;
+  readonly lastShutdown: () => LastShutdown | undefined;
+}
+
+export function factsOf(parts: FactSources): Facts {
+  const { lifecycle, inFlight, connections, gate, router, outcomes, lastShutdown } = parts;
+  return { health, status, metrics };
+
+  function health(): Health {
+    return { ready: lifecycle.ready, state: lifecycle.state, inFlight: inFlight.count };
+  }
+
+  function status(): Status {
+    const { starting, stopping, overloaded } = gate.refused;
+    return {
+      service: 'master-agent',
+      version,
+      pid: process.pid,
+      state: lifecycle.state,
+      since: lifecycle.since.toISOString(),
+      uptime_seconds: tenths(process.uptime()),
+      generation: 1,
+      in_flight: { count: inFlight.count, oldest: oldest() },
+      connections: { open: connections.size, idle: connections.idle },
+      rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
+      shutdown: underWay(),
+      last_shutdown: lastShutdown() ?? null,
+    };
+  }
+
+  function metrics(): MetricsSnapshot {
+    return { status: status(), tallies: router.tallies(), cut: outcomes.cut };
+  }
+
+  function oldest(): Status['in_flight']['oldest'] {
+    return [...connections.exchanges()]
+      .sort((a, b) => a.startedMs - b.startedMs)
+      .slice(0, OLDEST)
+      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
+  }
+
+  function underWay(): Status['shutdown'] {
+    const { order } = lifecycle;
+    if (order === undefined) return null;
+    const remainingMs = Math.max(0, order.deadlineMs - performance.now());
+    return {
+      reason: order.reason,
+      deadline: new Date(Date.now() + remainingMs).toISOString(),
+      remaining_seconds: tenths(remainingMs / 1000),
+    };
+  }
+}
+
+function tenths(value: number): number {
+  return Math.round(value * 10) / 10;
+}

@@ -1,0 +1,60 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Server } from 'node:net';
+import { hasCode, messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+
+/** The settings an address comes from, for the message when it cannot be had. */
+export interface AddressSettings {
+  readonly host: 'HOST' | 'OPS_HOST';
+  readonly port: 'PORT' | 'OPS_PORT';
+}
+
+/** @throws StartError 78 that names the setting and the address, when it is taken or is no address of this machine */
+export async function listen(
+  server: Server,
+  host: string,
+  port: number,
+  names: AddressSettings,
+): Promise<void> {
+  const listening = once(server, 'listening');
+  try {
+    server.listen({ host, port });
+    await listening;
+  } catch (error) {
+    throw new StartError(unlistenable(error, host, port, names), ExitCode.Config, { cause: error });
+  }
+}
+
+/**
+ * Finds out whether an address can be had, before anything is opened that would have to be closed again.
+ * @throws StartError as `listen` does
+ */
+export async function probe(host: string, port: number, names: AddressSettings): Promise<void> {
+  const server = createServer();
+  await listen(server, host, port, names);
+  const closed = once(server, 'close');
+  server.close();
+  await closed;
+}
+
+export function addressOf(server: Server): AddressInfo | null {
+  const address = server.address();
+  return typeof address === 'object' ? address : null;
+}
+
+export function urlOf(server: Server): string {
+  const address = addressOf(server);
+  if (address === null) return 'no address';
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return `http://${host}:${address.port}`;
+}
+
+function unlistenable(error: unknown, host: string, port: number, names: AddressSettings): string {
+  const got = `got ${host}:${port}`;
+  if (hasCode(error, 'EADDRINUSE')) return `${names.port}: want a free port, ${got}, which is taken`;
+  if (hasCode(error, 'EACCES')) return `${names.port}: want a port this user may listen on, ${got}`;
+  if (hasCode(error, 'EADDRNOTAVAIL', 'ENOTFOUND', 'EAI_AGAIN', 'EINVAL', 'EAFNOSUPPORT')) {
+    return `${names.host}: want an address of this machine, ${got} (${error.code})`;
+  }
+  return `${names.host}, ${names.port}: cannot listen on ${host}:${port}: ${messageOf(error)}`;
+}

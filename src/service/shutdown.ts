@@ -1,0 +1,237 @@
+import type { Server } from 'node:http';
+import { Server as NetServer } from 'node:net';
+import type { Logger } from 'pino';
+import type { Connections } from '../http/connections.ts';
+import type { Exchange, Outcome } from '../http/exchange.ts';
+import type { Gate } from '../http/gate.ts';
+import type { InFlight } from '../http/in-flight.ts';
+import { afterReading, seconds, within } from '../lifecycle/deadline.ts';
+import { ExitCode } from '../lifecycle/exit-code.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { CutRequest } from '../lifecycle/shutdown-record.ts';
+
+/** A request whose body stops coming for so long is cut while the service stops, so that it does not cost the grace. */
+const STALL_MS = 5_000;
+/** How often stalled bodies are looked for. */
+const STALL_CHECK_MS = 500;
+/** Holding the door: how long it must be quiet, and how often we look at most. */
+const HOLD_MS = 3;
+const HOLD_ROUNDS = 25;
+/** The quiet tail: gone when so long nothing came, and in any case after the bound. */
+const QUIET_MS = 10;
+const TAIL_MS = 250;
+/** What the application's stop() gets, however little of the deadline is left. */
+const LEAST_STOP_MS = 1_000;
+
+/** What a stop works on. */
+export interface ShutdownParts {
+  readonly lifecycle: Lifecycle;
+  readonly server: Server;
+  readonly gate: Gate;
+  readonly connections: Connections;
+  readonly inFlight: InFlight;
+  readonly log: Logger;
+  /** Requests that have ended so far, by outcome. */
+  readonly outcomes: Readonly<Record<Outcome, number>>;
+  /** Ends what the application has opened. */
+  readonly stopApp: () => Promise<void>;
+}
+
+/** What a stop is to do. Durations in milliseconds. */
+export interface ShutdownPlan {
+  readonly reason: string;
+  /** The first line of the log: what was received, from whom. */
+  readonly announcement: string;
+  readonly delayMs: number;
+  readonly timeoutMs: number;
+  readonly failSafe: boolean;
+  /** What a stop without cut requests ends with. */
+  readonly exitCode: ExitCode;
+  /** Fulfilled when the lame duck has to end at once. */
+  readonly lockNow: Promise<void>;
+  /** Fulfilled when what is in flight has to be cut at once. */
+  readonly cutNow: Promise<void>;
+}
+
+/** What a stop has come to. */
+export interface ShutdownResult {
+  readonly reason: string;
+  readonly durationMs: number;
+  readonly inFlightAtLock: number;
+  readonly completed: number;
+  readonly aborted: number;
+  readonly cut: readonly CutRequest[];
+  readonly rejected: number;
+  readonly exitCode: ExitCode;
+}
+
+/**
+ * The whole stop, from the signal to the end, in the order in which it happens. It never calls
+ * `http.Server.close()`: that closes idle connections at once (since Node 19), also one whose next request is on its
+ * way, and it ends the timer behind the time limits for half-sent requests.
+ */
+export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promise<ShutdownResult> {
+  const { lifecycle, server, gate, connections, inFlight, log } = parts;
+  const orderedMs = performance.now();
+  log.info({ reason: plan.reason }, plan.announcement);
+  lifecycle.orderStop({
+    reason: plan.reason,
+    lockAtMs: orderedMs + plan.delayMs,
+    deadlineMs: orderedMs + plan.delayMs + plan.timeoutMs,
+  });
+  if (plan.delayMs > 0 && lifecycle.state === 'running') {
+    log.info(`Lame duck for ${seconds(plan.delayMs)}s: health checks fail, requests are still served`);
+    await within(plan.delayMs, Promise.race([plan.lockNow, plan.cutNow]));
+  }
+
+  // The lock. Without a lame duck we are still in the turn of the loop in which the signal came.
+  const lockedMs = performance.now();
+  const deadlineMs = lockedMs + plan.timeoutMs;
+  lifecycle.orderStop({ reason: plan.reason, lockAtMs: lockedMs, deadlineMs });
+  lifecycle.to('stopping');
+  for (const connection of connections) connection.markLast();
+  if (!plan.failSafe) stopAccepting(server);
+  const inFlightAtLock = inFlight.count;
+  const before = { ...parts.outcomes, rejected: gate.refused.stopping };
+  log.warn(
+    { in_flight: inFlightAtLock },
+    `Service state: STOPPING - ${plan.failSafe ? 'Rejecting new requests (fail-safe mode). ' : ''}` +
+      `${inFlightAtLock} in-flight requests remaining.`,
+  );
+
+  // The drain.
+  const cut: CutRequest[] = [];
+  if (inFlightAtLock > 0) {
+    log.info(
+      `Waiting up to ${seconds(plan.timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`,
+    );
+    const stallWatch = cutStalledBodies(connections, (exchange) =>
+      cutExchange(exchange, 'its body has stalled'),
+    );
+    await within(deadlineMs - performance.now(), Promise.race([inFlight.drained(), plan.cutNow]));
+    clearInterval(stallWatch);
+  }
+  const forced = inFlight.count > 0;
+  if (forced) {
+    const count = inFlight.count;
+    const waited = seconds(performance.now() - lockedMs);
+    const early = deadlineMs - performance.now() > 1;
+    log.warn(
+      { in_flight: count },
+      early
+        ? `Shutdown forced: ${count} requests still in-flight after ${waited}s`
+        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(plan.timeoutMs)}s`,
+    );
+    const exchanges = [...connections.exchanges()];
+    for (const exchange of exchanges) cutExchange(exchange, 'the time is over');
+    const held = count - exchanges.length;
+    if (held > 0) log.warn(`Cut ${held} pieces of work that the application still held in flight`);
+    log.error('Force shutdown: In-flight requests did not complete in time');
+  }
+
+  // The quiet tail: refuse what was on its way, then leave.
+  if (server.listening) await holdTheDoor(server, gate, connections);
+  await quietTail(connections);
+  await hangUp(gate, connections);
+  gate.flushSummary();
+
+  const stopped = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
+  lifecycle.to('stopped');
+  const exitCode =
+    plan.exitCode !== ExitCode.Ok ? plan.exitCode : cut.length > 0 || forced ? ExitCode.Forced : stopped;
+  if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
+  return {
+    reason: plan.reason,
+    durationMs: performance.now() - orderedMs,
+    inFlightAtLock,
+    completed: parts.outcomes.completed - before.completed,
+    aborted: parts.outcomes.aborted - before.aborted,
+    cut,
+    rejected: gate.refused.stopping - before.rejected,
+    exitCode,
+  };
+
+  function cutExchange(exchange: Exchange, why: string): void {
+    const { id, method, path, ageMs, phase } = exchange;
+    cut.push({ id, method, path, age_ms: Math.round(ageMs) });
+    log.warn(
+      { request: id, method, path, age_ms: Math.round(ageMs), phase },
+      `Cut in-flight request: ${method} ${path} after ${seconds(ageMs)}s (${phase}), because ${why}`,
+    );
+    exchange.cut();
+  }
+}
+
+/** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
+export function stopAccepting(server: Server): void {
+  if (server.listening) NetServer.prototype.close.call(server);
+}
+
+/**
+ * A connection that sits in the accept queue when the listening socket closes is reset. So, before that, answers are
+ * held back for a few milliseconds: clients that wait for one open no connection, the queue runs empty, and what
+ * came is answered right after the socket is closed.
+ */
+async function holdTheDoor(server: Server, gate: Gate, connections: Connections): Promise<void> {
+  gate.hold();
+  for (let round = 0; round < HOLD_ROUNDS; round += 1) {
+    const before = connections.arrivals;
+    await afterReading(HOLD_MS);
+    if (connections.arrivals === before) break;
+  }
+  stopAccepting(server);
+  await afterReading(0);
+  gate.release();
+}
+
+/** Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. */
+async function quietTail(connections: Connections): Promise<void> {
+  const endMs = performance.now() + TAIL_MS;
+  let before = '';
+  for (let now = signs(connections); now !== before && performance.now() < endMs; now = signs(connections)) {
+    before = now;
+    await afterReading(QUIET_MS);
+  }
+}
+
+function signs(connections: Connections): string {
+  let dropped = 0;
+  for (const connection of connections) if (connection.sending) dropped += connection.socket.bytesRead;
+  return `${connections.arrivals} ${dropped}`;
+}
+
+/** Half-closes what is left, lets the loop read once more, then destroys it. */
+async function hangUp(gate: Gate, connections: Connections): Promise<void> {
+  for (const connection of connections) {
+    if (connection.halfSent) gate.refuseHalfSent(connection);
+    connection.socket.end();
+  }
+  if (connections.size > 0) await afterReading(0);
+  for (const connection of connections) connection.socket.destroy();
+}
+
+/** Calls `cut` for each request whose handler waits for a body that has not moved for a while. */
+function cutStalledBodies(connections: Connections, cut: (exchange: Exchange) => void): NodeJS.Timeout {
+  const seen = new Map<Exchange, { bytes: number; sinceMs: number }>();
+  return setInterval(() => {
+    const now = performance.now();
+    for (const exchange of connections.exchanges()) {
+      const bytes = exchange.request.socket.bytesRead;
+      const last = seen.get(exchange);
+      if (exchange.phase !== 'receiving') seen.delete(exchange);
+      else if (last === undefined || last.bytes !== bytes) seen.set(exchange, { bytes, sinceMs: now });
+      else if (now - last.sinceMs >= STALL_MS) cut(exchange);
+    }
+  }, STALL_CHECK_MS);
+}
+
+async function stopApp({ stopApp, log }: ShutdownParts, ms: number): Promise<ExitCode> {
+  try {
+    if (await within(ms, stopApp())) return ExitCode.Ok;
+    log.error(`The application's stop() was not done after ${seconds(ms)}s`);
+    return ExitCode.Forced;
+  } catch (error) {
+    log.error({ err: error }, "The application's stop() failed");
+    return ExitCode.Internal;
+  }
+}

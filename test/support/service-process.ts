@@ -1,0 +1,150 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+
+const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
+const MAIN = join(ROOT, 'src/main.ts');
+
+/** The application most tests run: its handlers wait until the test lets them go, never for a time. */
+export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface SpawnOptions {
+  /** Arguments behind `main`; default: the test application. */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Default: a directory of its own, removed at the end. */
+  readonly stateDir?: string;
+  readonly cwd?: string;
+}
+
+/** A directory that goes with the test. */
+export function tempDir(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'master-agent-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** A real process of the service, or of one of its commands. Ended at the end of the test, by its pid. */
+export class ServiceProcess {
+  readonly child: ChildProcess;
+  readonly stateDir: string;
+  /** Every line on standard output and standard error, in the order of their arrival. */
+  readonly lines: string[] = [];
+  readonly exited: Promise<Exit>;
+  port = 0;
+  opsPort = 0;
+  readonly #waiting = new Set<() => void>();
+
+  private constructor(
+    t: Test,
+    { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
+  ) {
+    this.stateDir = stateDir;
+    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+      cwd,
+      env: {
+        ...process.env,
+        HOST: '127.0.0.1',
+        PORT: '0',
+        OPS_PORT: '0',
+        LOG_FORMAT: 'text',
+        STATE_DIR: stateDir,
+        ...env,
+      },
+      // The channel lets a test release a handler when no request gets in any more.
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      if (stream !== null) createInterface({ input: stream }).on('line', (line) => this.#heard(line));
+    }
+    this.exited = new Promise((done) => {
+      this.child.once('close', (code, signal) => {
+        done({ code, signal });
+        this.#wake();
+      });
+    });
+    t.teardown(async () => {
+      this.child.kill('SIGKILL');
+      await this.exited;
+    });
+  }
+
+  /** Starts one and comes back at once. */
+  static spawn(t: Test, options: SpawnOptions = {}): ServiceProcess {
+    return new ServiceProcess(t, options);
+  }
+
+  /** Starts one and comes back when it accepts requests. */
+  static async running(t: Test, options: SpawnOptions = {}): Promise<ServiceProcess> {
+    const service = new ServiceProcess(t, options);
+    const line = await service.line('Service state: RUNNING');
+    service.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
+    const door = service.lines.find((text) => text.includes("Operator's door open"));
+    service.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
+    return service;
+  }
+
+  get pid(): number {
+    return this.child.pid as number;
+  }
+
+  get output(): string {
+    return this.lines.join('\n');
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** Lets the handler that waits under this name go on. */
+  release(name: string): void {
+    this.child.send({ release: name });
+  }
+
+  /** The first line that contains `text`, also one that has already come. @throws when the process ends without it */
+  line(text: string): Promise<string> {
+    return this.until(() => this.lines.find((line) => line.includes(text)), `the line "${text}"`);
+  }
+
+  /** Waits for something that a line or the end of the process brings about. */
+  async until<T>(look: () => T | undefined, what: string): Promise<T> {
+    for (;;) {
+      const found = look();
+      if (found !== undefined) return found;
+      if (this.child.exitCode !== null || this.child.signalCode !== null) {
+        await this.exited;
+        const late = look();
+        if (late !== undefined) return late;
+        throw new Error(
+          `the process ended (${this.child.exitCode ?? this.child.signalCode}) before ${what}:\n${this.output}`,
+        );
+      }
+      await new Promise<void>((wake) => this.#waiting.add(wake));
+    }
+  }
+
+  /** Asks the operator's door. */
+  async operator(path: string, init?: RequestInit): Promise<Response> {
+    return fetch(`http://127.0.0.1:${this.opsPort}${path}`, init);
+  }
+
+  #heard(line: string): void {
+    this.lines.push(line);
+    this.#wake();
+  }
+
+  #wake(): void {
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const wake of waiting) wake();
+  }
+}
