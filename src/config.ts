@@ -1,3 +1,4 @@
+import { AUDIT_MODES, type AuditMode } from './audit/audit-log.ts';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './logger.ts';
 
 /** One setting: its name in the environment, and everything that has to be known about it. */
@@ -191,6 +192,27 @@ export const SETTINGS = {
     anyText,
     'Where the service keeps what outlives it.',
   ),
+  auditLog: setting(
+    'AUDIT_LOG',
+    '',
+    'the path of a file, or off',
+    anyText,
+    'The audit log, or off; unset: audit.ndjson in STATE_DIR.',
+  ),
+  auditMode: setting<AuditMode>(
+    'AUDIT_MODE',
+    'batched',
+    `one of ${AUDIT_MODES.join(', ')}`,
+    oneOf(AUDIT_MODES),
+    'batched: written within 100 ms. strict: on disk before the answer leaves.',
+  ),
+  auditKeyFile: setting(
+    'AUDIT_KEY_FILE',
+    '',
+    'the path of a file',
+    anyText,
+    'File with the key that seals the audit log; unset: sealed without one.',
+  ),
   pidFile: setting('PID_FILE', '', 'the path of a file', anyText, 'File for the process id; unset: none.'),
 } as const;
 
@@ -198,7 +220,7 @@ type Settings = typeof SETTINGS;
 type Value<K extends keyof Settings> = Settings[K] extends Setting<infer T> ? T : never;
 
 /** Those that have no value unless one is given. */
-type Unset = 'app' | 'logFormat' | 'adminToken' | 'adminTokenFile' | 'pidFile';
+type Unset = 'app' | 'logFormat' | 'adminToken' | 'adminTokenFile' | 'auditLog' | 'auditKeyFile' | 'pidFile';
 
 /** The settings, parsed. Durations are in milliseconds and end in `Ms`. */
 export type Config = { readonly [K in Exclude<keyof Settings, Unset>]: Value<K> } & {

@@ -5,6 +5,8 @@ import { SignalTrap } from './lifecycle/signals.ts';
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
   stop: () => import('./commands/stop.ts'),
   status: () => import('./commands/status.ts'),
+  unlatch: () => import('./commands/unlatch.ts'),
+  'verify-audit': () => import('./commands/verify-audit.ts'),
   help: () => import('./commands/help.ts'),
 };
 

@@ -11,6 +11,8 @@ type Refuse = (response: ServerResponse, last: boolean) => void;
 /** One open socket, and what is on it. */
 export class Connection {
   readonly socket: Socket;
+  /** The client's address: asked for now, because a closed socket no longer knows it. */
+  readonly client: string;
   /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
@@ -24,6 +26,7 @@ export class Connection {
 
   constructor(socket: Socket) {
     this.socket = socket;
+    this.client = socket.remoteAddress ?? 'unknown';
   }
 
   get idle(): boolean {

@@ -17,4 +17,9 @@ export interface Context {
   readonly deadline: number | undefined;
   /** The counter that holds the drain: `enter()` for work that outlives the answer, `buffer` for worker threads. */
   readonly inFlight: InFlight;
+  /**
+   * Adds fields of the handler's own to this request's record in the audit log. Later values replace earlier ones.
+   * @throws TypeError when a value cannot be written as JSON, RangeError when all of it is larger than 8 KiB
+   */
+  audit(fields: Readonly<Record<string, unknown>>): void;
 }

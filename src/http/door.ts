@@ -12,6 +12,7 @@ import type { Connection, Connections } from './connections.ts';
 import { dispatch } from './dispatch.ts';
 import { Exchange, type Outcome, type Surroundings } from './exchange.ts';
 import type { Gate } from './gate.ts';
+import { holdAnswer } from './hold-answer.ts';
 import { errorBody, sendError } from './response.ts';
 import type { Router } from './router.ts';
 
@@ -29,6 +30,8 @@ export interface DoorParts extends Surroundings {
   readonly gate: Gate;
   readonly connections: Connections;
   readonly router: Router;
+  /** Set when an answer may only leave once it is on record; false when it cannot be recorded. */
+  readonly keep?: ((exchange: Exchange, whole: boolean, status: number) => Promise<boolean>) | undefined;
   /** Hears of every admitted request when it is over. */
   readonly ended: (exchange: Exchange, outcome: Outcome) => void;
 }
@@ -75,10 +78,11 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       gate.refuse(connection, response);
       return;
     }
-    const exchange = new Exchange(request, response, leave, parts);
+    const exchange = new Exchange(request, response, connection.client, leave, parts);
     connection.begin(exchange);
     if (parts.lifecycle.state === 'stopping') connection.markLast();
     response.on('close', () => end(connection, exchange));
+    if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
     dispatch(router, exchange, response);
   }
 
@@ -100,9 +104,16 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       gate.refuse(connection, responseOn(socket, request));
       return;
     }
-    const exchange = new Exchange(request, undefined, leave, parts);
+    const exchange = new Exchange(request, undefined, connection.client, leave, parts);
     connection.begin(exchange);
-    exchange.runUpgrade(taker.route, taker.values, socket, head);
+    const { keep } = parts;
+    if (keep === undefined) exchange.runUpgrade(taker.route, taker.values, socket, head);
+    else {
+      void keep(exchange, false, 101).then((kept) => {
+        if (kept) exchange.runUpgrade(taker.route, taker.values, socket, head);
+        else socket.destroy();
+      });
+    }
   }
 
   function end(connection: Connection, exchange: Exchange): void {

@@ -24,6 +24,11 @@ export interface Surroundings {
   readonly log: Logger;
 }
 
+/** Of the handler's own fields in the audit log. */
+const MOST_AUDIT_CHARACTERS = 8 * 1024;
+/** A longer path is cut in the audit log: what it begins with tells enough. */
+const MOST_PATH_CHARACTERS = 2_000;
+
 // Random enough that ids of two runs, or of two workers, do not meet in one log.
 const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
@@ -38,6 +43,12 @@ export class Exchange implements Context {
   readonly url: string;
   /** Monotonic milliseconds. */
   readonly startedMs = performance.now();
+  /** The handler has ended its answer, which may still be held back until it is on record. */
+  answered = false;
+  /** The answer is on record, as one that was completed. */
+  recorded = false;
+  /** The client's address. */
+  readonly client: string;
   readonly #around: Surroundings;
   readonly #leave: Leave;
   #route: Route | Route<UpgradeHandler> | undefined;
@@ -49,10 +60,13 @@ export class Exchange implements Context {
   #query: URLSearchParams | undefined;
   #marked = false;
   #cut = false;
+  #fields: Record<string, unknown> | undefined;
+  #fieldsText: string | undefined;
 
   constructor(
     request: IncomingMessage,
     response: ServerResponse | undefined,
+    client: string,
     leave: Leave,
     around: Surroundings,
   ) {
@@ -60,6 +74,7 @@ export class Exchange implements Context {
     this.response = response;
     this.method = request.method ?? '';
     this.url = request.url ?? '';
+    this.client = client;
     this.#leave = leave;
     this.#around = around;
   }
@@ -116,14 +131,49 @@ export class Exchange implements Context {
     return this.#around.inFlight;
   }
 
+  audit(fields: Readonly<Record<string, unknown>>): void {
+    const all = { ...this.#fields, ...fields };
+    // Written out now: what the handler does to its objects later is not what it has put on record.
+    const text = JSON.stringify(all);
+    if (text.length > MOST_AUDIT_CHARACTERS) {
+      throw new RangeError(
+        `audit: want at most ${MOST_AUDIT_CHARACTERS} characters of JSON, got ${text.length}`,
+      );
+    }
+    this.#fields = all;
+    this.#fieldsText = text;
+  }
+
+  /**
+   * The line for the audit log. What comes from the client is written as JSON text, so it can neither end the line
+   * nor begin another.
+   */
+  auditLine(type: 'request' | 'answer', status: number, outcome: Outcome | 'begun'): string {
+    const { path } = this;
+    const shown = path.length > MOST_PATH_CHARACTERS ? `${path.slice(0, MOST_PATH_CHARACTERS)}…` : path;
+    return (
+      `{"type":"${type}","time":"${new Date().toISOString()}","id":"${this.id}","client":"${this.client}",` +
+      `"method":${JSON.stringify(this.method)},"path":${JSON.stringify(shown)},"status":${status},` +
+      `"duration_ms":${Math.round(this.ageMs * 10) / 10},"outcome":"${outcome}"` +
+      `${this.#fieldsText === undefined ? '' : `,"fields":${this.#fieldsText}`}}`
+    );
+  }
+
   get ageMs(): number {
     return performance.now() - this.startedMs;
+  }
+
+  /** The answer's status code; 0 while there is none, 101 for an upgrade. */
+  get status(): number {
+    const { response } = this;
+    if (response === undefined) return 101;
+    return response.headersSent ? response.statusCode : 0;
   }
 
   get phase(): Phase {
     const { request, response } = this;
     if (response === undefined) return 'upgraded';
-    if (response.writableEnded) return 'sending';
+    if (response.writableEnded || this.answered) return 'sending';
     return !request.complete && isWaiting(request) ? 'receiving' : 'working';
   }
 
@@ -185,7 +235,7 @@ export class Exchange implements Context {
     const completed = response === undefined ? !this.#cut : response.writableFinished;
     const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
-    this.#route?.tally.count(response?.headersSent ? response.statusCode : 0, this.ageMs);
+    this.#route?.tally.count(this.status, this.ageMs);
     this.#leave();
     return outcome;
   }
@@ -199,7 +249,7 @@ export class Exchange implements Context {
         `Handler of ${this.method} ${this.#route?.pattern} failed: ${messageOf(error)}`,
       );
     }
-    if (response.destroyed || response.writableEnded) return;
+    if (response.destroyed || response.writableEnded || this.answered) return;
     if (response.headersSent) {
       // Half an answer must not look like a whole one.
       response.destroy();

@@ -67,6 +67,7 @@ export class Gate {
   readonly #inFlight: InFlight;
   readonly #connections: Connections;
   readonly #log: Logger;
+  readonly #summed: (count: number) => void;
   readonly #counts: Record<RefusalReason, number> = { starting: 0, stopping: 0, overloaded: 0 };
   #settings: GateSettings;
   #refusals: Record<RefusalReason, Refusal>;
@@ -75,13 +76,20 @@ export class Gate {
   #summary: NodeJS.Timeout | undefined;
 
   constructor(
-    parts: { lifecycle: Lifecycle; inFlight: InFlight; connections: Connections; log: Logger },
+    parts: {
+      lifecycle: Lifecycle;
+      inFlight: InFlight;
+      connections: Connections;
+      log: Logger;
+      summed: (count: number) => void;
+    },
     settings: GateSettings,
   ) {
     this.#lifecycle = parts.lifecycle;
     this.#inFlight = parts.inFlight;
     this.#connections = parts.connections;
     this.#log = parts.log;
+    this.#summed = parts.summed;
     this.#settings = settings;
     this.#refusals = refusalsFor(settings);
   }
@@ -145,7 +153,9 @@ export class Gate {
     this.#summary = undefined;
     const count = this.#unreported;
     this.#unreported = 0;
-    if (count > 0) this.#log.warn({ refused: count }, `Refused ${count} requests: ${this.#lifecycle.state}`);
+    if (count === 0) return;
+    this.#log.warn({ refused: count }, `Refused ${count} requests: ${this.#lifecycle.state}`);
+    this.#summed(count);
   }
 
   #closedBecause(): RefusalReason | undefined {

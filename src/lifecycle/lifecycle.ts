@@ -13,6 +13,8 @@ const LEGAL: Readonly<Record<State, readonly State[]>> = {
 export interface StopOrder {
   /** `SIGTERM`, `SIGINT`, `emergency`, `crash`, or whatever an embedding program said. */
   readonly reason: string;
+  /** Wall-clock time of the order, for people. */
+  readonly orderedAt: Date;
   /** Monotonic milliseconds (`performance.now()`) at which new requests are locked out. Later than now in a lame duck. */
   readonly lockAtMs: number;
   /** Monotonic milliseconds at which what is still in flight is cut. */
@@ -29,7 +31,11 @@ export class Lifecycle {
   #order: StopOrder | undefined;
   readonly #stopping = new AbortController();
 
-  constructor() {
+  readonly #changed: (state: State) => void;
+
+  /** @param changed puts each new state on record */
+  constructor(changed: (state: State) => void = () => undefined) {
+    this.#changed = changed;
     // Every handler in flight may listen; a drain of a thousand requests is no leak.
     setMaxListeners(0, this.#stopping.signal);
   }
@@ -71,5 +77,6 @@ export class Lifecycle {
     this.#since = new Date();
     // After the assignment: whoever is woken by it already finds the gate locked.
     if (next === 'stopping') this.#stopping.abort(new Error('the service is stopping'));
+    this.#changed(next);
   }
 }

@@ -94,6 +94,11 @@ export function findOperatorDoor(stateDir: string): string | undefined {
   return isRecord(value) && typeof value.operator_door === 'string' ? value.operator_door : undefined;
 }
 
+/** The process of the run that is under way, or that ended without a report; undefined when there is none. */
+export function findRun(stateDir: string): number | undefined {
+  return readUnclean(runningFile(stateDir))?.pid;
+}
+
 export function reportFile(stateDir: string): string {
   return join(stateDir, 'last-shutdown.json');
 }

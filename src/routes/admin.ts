@@ -81,8 +81,8 @@ export interface Admin {
   readonly credential: Credential;
   /** Hears of every attempt. */
   readonly attempted: (attempt: Attempt, address: string) => void;
-  /** Locks the service at once, then stops it. */
-  readonly emergencyShutdown: (reason: string, by: string) => void;
+  /** Locks the service at once, latches it and stops it. Returns whether the latch is on disk. */
+  readonly emergencyShutdown: (reason: string, by: string) => boolean;
 }
 
 /** `POST /admin/emergency-shutdown`, the same on both doors. */
@@ -111,8 +111,8 @@ export async function emergencyShutdown(
       return;
     case 'accepted': {
       const reason = await readReason(request);
-      admin.emergencyShutdown(reason, address);
-      sendJson(response, 200, { status: 'shutdown_initiated' });
+      const latched = admin.emergencyShutdown(reason, address);
+      sendJson(response, 200, { status: 'shutdown_initiated', ...(latched ? {} : { latched }) });
     }
   }
 }

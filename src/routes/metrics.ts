@@ -102,9 +102,21 @@ function serviceMetrics({ status, tallies, cut }: MetricsSnapshot): Registry {
   );
   register.registerMetric(new TallyHistogram(tallies));
 
-  const { shutdown, last_shutdown: last } = status;
+  const { shutdown, last_shutdown: last, audit } = status;
+  if (audit !== null) {
+    gauge(
+      'audit_failed',
+      'Whether the audit log could not be written: 1 or 0.',
+      audit.failure === null ? 0 : 1,
+    );
+  }
   gauge('shutdown_in_progress', 'Whether a stop was ordered: 1 or 0.', shutdown === null ? 0 : 1);
   if (shutdown !== null) {
+    gauge(
+      'shutdown_started_timestamp_seconds',
+      'When the stop under way was ordered.',
+      Date.parse(shutdown.started) / 1000,
+    );
     gauge(
       'shutdown_deadline_timestamp_seconds',
       'When the stop under way will cut what is in flight.',

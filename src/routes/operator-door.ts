@@ -13,7 +13,13 @@ const REQUEST_TIMEOUT_MS = 10_000;
 export function createOperatorDoor(router: Router, around: Surroundings): Server {
   const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
   server.on('request', (request, response) => {
-    const exchange = new Exchange(request, response, () => undefined, around);
+    const exchange = new Exchange(
+      request,
+      response,
+      request.socket.remoteAddress ?? 'unknown',
+      () => undefined,
+      around,
+    );
     response.on('close', () => exchange.end());
     dispatch(router, exchange, response);
   });

@@ -1,4 +1,6 @@
 import type { ServerResponse } from 'node:http';
+import type { AuditMode } from '../audit/audit-log.ts';
+import type { Head } from '../audit/head.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';
@@ -32,11 +34,21 @@ export interface Status {
   readonly rejected: Readonly<Record<RefusalReason, number>> & { readonly total: number };
   readonly shutdown: {
     readonly reason: string;
+    /** ISO 8601: when the stop was ordered. */
+    readonly started: string;
     /** ISO 8601: when what is in flight will be cut. */
     readonly deadline: string;
     readonly remaining_seconds: number;
   } | null;
   readonly last_shutdown: LastShutdown | null;
+  /** Null when there is none. */
+  readonly audit: {
+    readonly mode: AuditMode;
+    readonly head: Head;
+    readonly last_sync_age_ms: number | null;
+    /** Why nothing is written any more. */
+    readonly failure: string | null;
+  } | null;
 }
 
 /** How many of the oldest requests are named. */

@@ -3,6 +3,9 @@ import { type Config, isToken, TOKEN_RULE } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 
+/** Fewer bytes are no key. */
+const SHORTEST_KEY = 16;
+
 /**
  * The administrator's token, from the setting or from the file that a Docker secret or a systemd credential puts in
  * place. Undefined when neither is set.
@@ -26,4 +29,28 @@ export function readToken({ adminToken, adminTokenFile }: Config): string | unde
     );
   }
   return token;
+}
+
+/**
+ * The key that seals the audit log; undefined when none is set. It is the file's bytes, all of them.
+ * @throws StartError 78 when the file cannot be read or is too short
+ */
+export function readAuditKey({ auditKeyFile }: Config): Buffer | undefined {
+  if (auditKeyFile === undefined) return undefined;
+  let key: Buffer;
+  try {
+    key = readFileSync(auditKeyFile);
+  } catch (error) {
+    throw new StartError(
+      `AUDIT_KEY_FILE: want a file that can be read, got "${auditKeyFile}": ${messageOf(error)}`,
+      ExitCode.Config,
+    );
+  }
+  if (key.length < SHORTEST_KEY) {
+    throw new StartError(
+      `AUDIT_KEY_FILE: want ${SHORTEST_KEY} or more bytes in "${auditKeyFile}", got ${key.length}`,
+      ExitCode.Config,
+    );
+  }
+  return key;
 }

@@ -1,3 +1,4 @@
+import type { AuditLog } from '../audit/audit-log.ts';
 import type { Connections } from '../http/connections.ts';
 import type { Outcome } from '../http/exchange.ts';
 import type { Gate } from '../http/gate.ts';
@@ -20,10 +21,11 @@ export interface FactSources {
   readonly router: Router;
   readonly outcomes: Readonly<Record<Outcome, number>>;
   readonly lastShutdown: () => LastShutdown | undefined;
+  readonly audit: () => AuditLog | undefined;
 }
 
 export function factsOf(parts: FactSources): Facts {
-  const { lifecycle, inFlight, connections, gate, router, outcomes, lastShutdown } = parts;
+  const { lifecycle, inFlight, connections, gate, router, outcomes } = parts;
   return { health, status, metrics };
 
   function health(): Health {
@@ -44,7 +46,8 @@ export function factsOf(parts: FactSources): Facts {
       connections: { open: connections.size, idle: connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
       shutdown: underWay(),
-      last_shutdown: lastShutdown() ?? null,
+      last_shutdown: parts.lastShutdown() ?? null,
+      audit: witness(),
     };
   }
 
@@ -59,12 +62,21 @@ export function factsOf(parts: FactSources): Facts {
       .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
   }
 
+  function witness(): Status['audit'] {
+    const log = parts.audit();
+    if (log === undefined) return null;
+    const { mode, head, lastSyncMs, failure } = log;
+    const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
+    return { mode, head, last_sync_age_ms: age, failure: failure?.message ?? null };
+  }
+
   function underWay(): Status['shutdown'] {
     const { order } = lifecycle;
     if (order === undefined) return null;
     const remainingMs = Math.max(0, order.deadlineMs - performance.now());
     return {
       reason: order.reason,
+      started: order.orderedAt.toISOString(),
       deadline: new Date(Date.now() + remainingMs).toISOString(),
       remaining_seconds: tenths(remainingMs / 1000),
     };

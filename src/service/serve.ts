@@ -56,6 +56,8 @@ function reload(service: Service, current: Config, app: string | undefined, log:
     log.warn(`Reload refused: the service is ${service.state}`);
     return;
   }
+  // First, and whatever becomes of the settings: logrotate has renamed the files and signalled.
+  service.reopen();
   try {
     const next = configure(app);
     const frozen = frozenDifferences(current, next);

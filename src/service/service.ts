@@ -11,6 +11,7 @@ import { InFlight } from '../http/in-flight.ts';
 import { Router } from '../http/router.ts';
 import { seconds, within } from '../lifecycle/deadline.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { readLatch, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
 import { ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import { signalNumber } from '../lifecycle/signals.ts';
@@ -24,6 +25,7 @@ import { readToken } from './credential.ts';
 import { factsOf } from './facts.ts';
 import { addressOf, listen, probe, urlOf } from './listen.ts';
 import { type ShutdownPlan, type ShutdownResult, shutdown, stopAccepting } from './shutdown.ts';
+import { auditFile, Witness } from './witness.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
@@ -40,7 +42,8 @@ const OPERATOR_DOOR = { host: 'OPS_HOST', port: 'OPS_PORT' } as const;
 export class Service {
   readonly #log: Logger;
   readonly #source: AppSource;
-  readonly #lifecycle = new Lifecycle();
+  readonly #witness: Witness;
+  readonly #lifecycle: Lifecycle;
   readonly #inFlight = new InFlight();
   readonly #connections = new Connections();
   readonly #router = new Router();
@@ -64,14 +67,21 @@ export class Service {
     this.#source = source;
     this.#config = config;
     this.#log = log;
+    this.#witness = new Witness(log, (error) => this.#auditLost(error));
+    this.#lifecycle = new Lifecycle((state) => this.#witness.state(state));
     const around = { lifecycle: this.#lifecycle, inFlight: this.#inFlight, log };
-    this.#gate = new Gate({ ...around, connections: this.#connections }, config);
+    this.#gate = new Gate(
+      { ...around, connections: this.#connections, summed: (count) => this.#witness.refused(count) },
+      config,
+    );
+    const strict = config.auditMode === 'strict' && auditFile(config) !== undefined;
     this.#door = createDoor(
       {
         ...around,
         gate: this.#gate,
         connections: this.#connections,
         router: this.#router,
+        keep: strict ? (exchange, whole, status) => this.#witness.keep(exchange, whole, status) : undefined,
         ended: (exchange, outcome) => this.#ended(exchange, outcome),
       },
       config,
@@ -83,11 +93,12 @@ export class Service {
       router: this.#router,
       outcomes: this.#outcomes,
       lastShutdown: () => this.#record?.last,
+      audit: () => this.#witness.audit,
     });
     this.#admin = {
       credential: this.#credential,
       attempted: (attempt, address) => this.#attempted(attempt, address),
-      emergencyShutdown: (reason, by) => this.emergencyShutdown(reason, by),
+      emergencyShutdown: (reason, by) => this.#lockAndLatch(reason, by),
     };
     addServiceRoutes(this.#router, this.#facts, this.#admin);
   }
@@ -145,6 +156,7 @@ export class Service {
     if (abandoned()) return;
     try {
       this.#checkStopBudget();
+      assertUnlatched(config.stateDir);
       if (typeof this.#source === 'string') assertAppFile(this.#source);
       await probe(config.host, config.port, DOOR);
       this.#record = openRecord(config.stateDir);
@@ -166,6 +178,7 @@ export class Service {
         this.#record.announce(urlOf(this.#operatorDoor));
         log.info(`Operator's door open on ${urlOf(this.#operatorDoor)}`);
       }
+      this.#witness.open(config);
       this.#credential.set(readToken(config));
       log.info(
         this.#credential.isSet
@@ -188,6 +201,7 @@ export class Service {
       stopAccepting(this.#door.server);
       await this.#abandonApp();
       this.#closeOperatorDoor();
+      await this.#witness.close();
       this.#record?.abandon();
       throw error;
     }
@@ -221,6 +235,11 @@ export class Service {
     }
   }
 
+  /** Reopens the files that something else may have renamed: the audit log. */
+  reopen(): void {
+    this.#witness.reopen();
+  }
+
   /** Takes over the settings that can change while running. The caller has compared the others. */
   reload(config: Config): void {
     // Read first: a token file that is missing must leave everything as it was.
@@ -240,12 +259,13 @@ export class Service {
    */
   stop(reason = 'stop()'): Promise<ShutdownReport> {
     const signal = reason.startsWith('SIG') ? signalNumber(reason as NodeJS.Signals) : undefined;
-    return this.#begin({
+    this.#begin({
       reason,
       announcement: signal === undefined ? `Asked to stop by ${reason}.` : `Received signal ${signal}.`,
       delayMs: this.#config.shutdownDelayMs,
       exitCode: ExitCode.Ok,
     });
+    return this.stopped;
   }
 
   /** Cuts what is in flight, now. Without a stop under way it begins one. */
@@ -255,35 +275,65 @@ export class Service {
     return stopped;
   }
 
-  /** Locks at once, whatever is under way, and stops. */
+  /** Locks at once, whatever is under way, latches the service and stops it. It will not start before it is unlatched. */
   emergencyShutdown(reason: string, by = 'the program'): Promise<ShutdownReport> {
-    this.#log.warn(
-      { by, emergency: reason },
-      `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`,
-    );
+    this.#lockAndLatch(reason, by);
+    return this.stopped;
+  }
+
+  /** The lock comes first. @returns whether the latch is on disk */
+  #lockAndLatch(reason: string, by: string): boolean {
+    const { log, stateDir } = { log: this.#log, stateDir: this.#config.stateDir };
+    const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
+    log.warn({ by, emergency: reason }, told);
     this.#hurry.lockNow.resolve();
-    return this.#begin({
+    this.#begin({
       reason: 'emergency',
       announcement: 'Emergency shutdown.',
       delayMs: 0,
       exitCode: ExitCode.Ok,
+    });
+    let latched = true;
+    try {
+      setLatch(stateDir, { time: new Date().toISOString(), by, reason });
+      log.warn(`Latched: the service will not start before "master-agent unlatch"`);
+    } catch (error) {
+      latched = false;
+      log.error(
+        { err: error },
+        `The latch could not be kept in ${stateDir}: ${messageOf(error)}. Nothing prevents a restart`,
+      );
+    }
+    this.#witness.emergency(reason, by, latched);
+    return latched;
+  }
+
+  /** Without its witness the service does not go on. */
+  #auditLost(error: Error): void {
+    this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
+    this.#hurry.lockNow.resolve();
+    this.#begin({
+      reason: 'audit',
+      announcement: 'The audit log is lost.',
+      delayMs: 0,
+      exitCode: ExitCode.AuditLost,
     });
   }
 
   /** The application has broken in a way no request can be blamed for: stop with what can still be saved. */
   crash(origin: string, error: unknown): Promise<ShutdownReport> {
     this.#log.fatal({ err: error }, `Crash (${origin}): ${messageOf(error)}`);
-    return this.#begin({
+    this.#begin({
       reason: 'crash',
       announcement: `The application has crashed.`,
       delayMs: 0,
       exitCode: ExitCode.Internal,
     });
+    return this.stopped;
   }
 
-  #begin(why: Why): Promise<ShutdownReport> {
+  #begin(why: Why): void {
     this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
-    return this.#over.promise;
   }
 
   async #finish(why: Why): Promise<ShutdownReport> {
@@ -299,6 +349,7 @@ export class Service {
         log: this.#log,
         outcomes: this.#outcomes,
         stopApp: () => this.#stopApp(),
+        closeAudit: () => this.#witness.close(),
       },
       {
         ...why,
@@ -339,14 +390,16 @@ export class Service {
     this.#operatorDoor?.closeAllConnections();
   }
 
-  #ended(_exchange: Exchange, outcome: Outcome): void {
+  #ended(exchange: Exchange, outcome: Outcome): void {
     this.#outcomes[outcome] += 1;
+    this.#witness.ended(exchange, outcome);
   }
 
   #attempted(attempt: Attempt, address: string): void {
     const line = `Administrator's route used from ${address}: ${attempt}`;
     if (attempt === 'accepted') this.#log.info(line);
     else this.#log.warn(line);
+    this.#witness.attempt(attempt, address);
   }
 
   #checkStopBudget(): void {
@@ -377,6 +430,17 @@ function reportOf(result: ShutdownResult, startedAt: Date): ShutdownReport {
     rejected: result.rejected,
     exit_code: result.exitCode,
   };
+}
+
+/** @throws StartError 75 when an emergency shutdown has latched the service */
+function assertUnlatched(stateDir: string): void {
+  const latch = readLatch(stateDir);
+  if (latch === undefined) return;
+  const why = latch.reason === '' ? '' : ` (${JSON.stringify(latch.reason)})`;
+  throw new StartError(
+    `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: master-agent unlatch`,
+    ExitCode.Latched,
+  );
 }
 
 /** @throws StartError 78 when the directory cannot be used */

@@ -22,6 +22,8 @@ const QUIET_MS = 10;
 const TAIL_MS = 250;
 /** What the application's stop() gets, however little of the deadline is left. */
 const LEAST_STOP_MS = 1_000;
+/** What the audit log gets to write its end: a disk that does not answer must not hold the process. */
+const AUDIT_CLOSE_MS = 4_000;
 
 /** What a stop works on. */
 export interface ShutdownParts {
@@ -35,6 +37,8 @@ export interface ShutdownParts {
   readonly outcomes: Readonly<Record<Outcome, number>>;
   /** Ends what the application has opened. */
   readonly stopApp: () => Promise<void>;
+  /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
+  readonly closeAudit: () => Promise<boolean>;
 }
 
 /** What a stop is to do. Durations in milliseconds. */
@@ -74,8 +78,10 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   const { lifecycle, server, gate, connections, inFlight, log } = parts;
   const orderedMs = performance.now();
   log.info({ reason: plan.reason }, plan.announcement);
+  const orderedAt = new Date();
   lifecycle.orderStop({
     reason: plan.reason,
+    orderedAt,
     lockAtMs: orderedMs + plan.delayMs,
     deadlineMs: orderedMs + plan.delayMs + plan.timeoutMs,
   });
@@ -87,7 +93,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   // The lock. Without a lame duck we are still in the turn of the loop in which the signal came.
   const lockedMs = performance.now();
   const deadlineMs = lockedMs + plan.timeoutMs;
-  lifecycle.orderStop({ reason: plan.reason, lockAtMs: lockedMs, deadlineMs });
+  lifecycle.orderStop({ reason: plan.reason, orderedAt, lockAtMs: lockedMs, deadlineMs });
   lifecycle.to('stopping');
   for (const connection of connections) connection.markLast();
   if (!plan.failSafe) stopAccepting(server);
@@ -135,10 +141,10 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   await hangUp(gate, connections);
   gate.flushSummary();
 
-  const stopped = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
+  const left = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
   lifecycle.to('stopped');
-  const exitCode =
-    plan.exitCode !== ExitCode.Ok ? plan.exitCode : cut.length > 0 || forced ? ExitCode.Forced : stopped;
+  const kept = await closeAudit(parts);
+  const exitCode = exitCodeOf({ kept, ordered: plan.exitCode, cut: forced || cut.length > 0, left });
   if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
   return {
     reason: plan.reason,
@@ -160,6 +166,13 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     );
     exchange.cut();
   }
+}
+
+/** The gravest of what went wrong: lost records, then what the stop was ordered for, then what it has cut. */
+function exitCodeOf(end: { kept: boolean; ordered: ExitCode; cut: boolean; left: ExitCode }): ExitCode {
+  if (!end.kept) return ExitCode.AuditLost;
+  if (end.ordered !== ExitCode.Ok) return end.ordered;
+  return end.cut ? ExitCode.Forced : end.left;
 }
 
 /** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
@@ -223,6 +236,18 @@ function cutStalledBodies(connections: Connections, cut: (exchange: Exchange) =>
       else if (now - last.sinceMs >= STALL_MS) cut(exchange);
     }
   }, STALL_CHECK_MS);
+}
+
+async function closeAudit({ closeAudit, log }: ShutdownParts): Promise<boolean> {
+  let kept = false;
+  const inTime = await within(
+    AUDIT_CLOSE_MS,
+    closeAudit().then((whole) => {
+      kept = whole;
+    }),
+  ).catch(() => false);
+  if (!inTime || !kept) log.error('The audit log could not be written to its end');
+  return kept;
 }
 
 async function stopApp({ stopApp, log }: ShutdownParts, ms: number): Promise<ExitCode> {

@@ -1,0 +1,94 @@
+import { userInfo } from 'node:os';
+import { createInterface } from 'node:readline/promises';
+import { parseArgs } from 'node:util';
+import { AuditLog } from '../audit/audit-log.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
+import { isAlive } from '../lifecycle/pid-file.ts';
+import { findRun } from '../lifecycle/shutdown-record.ts';
+import { readAuditKey } from '../service/credential.ts';
+import { auditFile } from '../service/witness.ts';
+import { complain } from './help.ts';
+import { commandConfig } from './operator.ts';
+
+const HELP = `usage: master-agent unlatch [--reason TEXT]
+
+Lets the service start again after an emergency shutdown. Asks for a reason, puts it in the audit log, and keeps the
+old latch beside the new state. It does not start the service.
+
+  --reason TEXT   why it may start again; asked for on a terminal when left out
+  --help          this
+
+exit: 0 unlatched, or it was not latched; 74 the audit log could not be written (it stays latched);
+      78 no reason, or bad configuration
+`;
+
+export async function run(args: readonly string[]): Promise<number> {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: { reason: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    const config = commandConfig();
+    const latch = readLatch(config.stateDir);
+    if (latch === undefined) {
+      process.stdout.write(`Not latched: there is no emergency.json in ${config.stateDir}\n`);
+      return ExitCode.Ok;
+    }
+    process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
+    const pid = findRun(config.stateDir);
+    if (pid !== undefined && isAlive(pid)) {
+      return complain(`process ${pid} is still stopping: want it gone before it may start again`);
+    }
+    const reason = (values.reason ?? (await ask())).trim();
+    if (reason === '') return complain('--reason: want a text that says why it may start again, got nothing');
+    const file = auditFile(config);
+    if (file !== undefined)
+      await putOnRecord(file, readAuditKey(config), { latch, by: userInfo().username, reason });
+    const kept = releaseLatch(config.stateDir);
+    process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
+    return ExitCode.Ok;
+  } catch (error) {
+    const code = complain(error);
+    return error instanceof StartError ? error.exitCode : code;
+  }
+}
+
+async function ask(): Promise<string> {
+  if (!process.stdin.isTTY) return '';
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return await terminal.question('Why may it start again? ');
+  } finally {
+    terminal.close();
+  }
+}
+
+/** @throws StartError 74 when the record is not on disk: then it has to stay latched */
+async function putOnRecord(file: string, key: Buffer | undefined, fields: object): Promise<void> {
+  let failure: unknown;
+  try {
+    const log = AuditLog.open({
+      file,
+      key,
+      mode: 'batched',
+      lost: (error) => {
+        failure = error;
+      },
+      fallback: () => undefined,
+    });
+    log.record('unlatch', { ...fields });
+    if (await log.close()) return;
+  } catch (error) {
+    failure = error;
+  }
+  throw new StartError(
+    `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(failure)}. It stays latched`,
+    ExitCode.AuditLost,
+  );
+}

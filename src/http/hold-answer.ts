@@ -1,0 +1,82 @@
+import type { ServerResponse } from 'node:http';
+import type { Exchange } from './exchange.ts';
+import { sendError } from './response.ts';
+
+/** Puts an answer on record; `whole` when nothing comes after it. False when it could not be. */
+type Keep = (exchange: Exchange, whole: boolean, status: number) => Promise<boolean>;
+
+/**
+ * Holds an answer back until it is on record: its first byte, and its end. What the handler writes meanwhile is kept
+ * in order. An answer that cannot be recorded does not leave: the client gets a 500, or the end of the connection
+ * when a part has left already.
+ */
+export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: Keep): void {
+  const write = response.write.bind(response) as (...args: unknown[]) => boolean;
+  const end = response.end.bind(response) as (...args: unknown[]) => ServerResponse;
+  const flushHeaders = response.flushHeaders.bind(response);
+  let held: (() => void)[] | undefined;
+  let begun = false;
+  let ended = false;
+  let full = false;
+
+  response.write = (...args: unknown[]): boolean => {
+    if (ended) return false;
+    if (begun && held === undefined) return write(...args);
+    full = true;
+    hold(() => write(...args));
+    return false;
+  };
+  response.flushHeaders = (): void => {
+    if (begun && held === undefined) flushHeaders();
+    else hold(flushHeaders);
+  };
+  response.end = (...args: unknown[]): ServerResponse => {
+    if (ended) return response;
+    ended = true;
+    exchange.answered = true;
+    if (held !== undefined) held.push(() => finish(args));
+    else finish(args);
+    return response;
+  };
+
+  /** The first bytes wait for a record that says that the answer has begun. */
+  function hold(step: () => void): void {
+    if (held !== undefined) {
+      held.push(step);
+      return;
+    }
+    held = [step];
+    void keep(exchange, false, response.statusCode).then(release);
+  }
+
+  function release(kept: boolean): void {
+    const steps = held ?? [];
+    held = undefined;
+    begun = true;
+    if (!kept) {
+      refuse();
+      return;
+    }
+    for (const step of steps) step();
+    if (full && !ended) response.emit('drain');
+  }
+
+  function finish(args: unknown[]): void {
+    void keep(exchange, true, response.statusCode).then((kept) => {
+      if (kept) end(...args);
+      else refuse();
+    });
+  }
+
+  function refuse(): void {
+    ended = true;
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    response.write = write as ServerResponse['write'];
+    response.end = end as ServerResponse['end'];
+    for (const name of response.getHeaderNames()) if (name !== 'connection') response.removeHeader(name);
+    sendError(response, 500, 'The request was handled, but it could not be put on record.');
+  }
+}

@@ -1,0 +1,105 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { AuditLog } from '../audit/audit-log.ts';
+import type { Config } from '../config.ts';
+import { messageOf } from '../error.ts';
+import type { Exchange, Outcome } from '../http/exchange.ts';
+import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import type { State } from '../lifecycle/lifecycle.ts';
+import type { Attempt } from '../routes/admin.ts';
+import { readAuditKey } from './credential.ts';
+
+/** Where the audit log is; undefined when it is off. */
+export function auditFile({ auditLog, stateDir }: Config): string | undefined {
+  return auditLog === 'off' ? undefined : (auditLog ?? join(stateDir, 'audit.ndjson'));
+}
+
+/** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
+export class Witness {
+  readonly #operational: Logger;
+  readonly #lost: (error: Error) => void;
+  #audit: AuditLog | undefined;
+
+  /** @param lost is called once when the audit log can no longer be written */
+  constructor(operational: Logger, lost: (error: Error) => void) {
+    this.#operational = operational;
+    this.#lost = lost;
+  }
+
+  /** @throws StartError 74 when the log cannot be opened or written, 78 for a bad key */
+  open(config: Config): void {
+    const file = auditFile(config);
+    const key = readAuditKey(config);
+    if (file === undefined) {
+      this.#operational.info('Audit log: off');
+      return;
+    }
+    try {
+      this.#audit = AuditLog.open({
+        file,
+        mode: config.auditMode,
+        key,
+        lost: this.#lost,
+        // Control never needs the audit log: what it cannot take is kept here.
+        fallback: (line) => this.#operational.warn(`Not in the audit log: ${line}`),
+      });
+    } catch (error) {
+      throw new StartError(
+        `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(error)}`,
+        ExitCode.AuditLost,
+        { cause: error },
+      );
+    }
+    const { unclean, tornBytes, aside } = this.#audit.recovery;
+    if (unclean) {
+      const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${aside}` : '';
+      this.#operational.warn(`The audit log was not closed by the run before this one${torn}`);
+    }
+    this.#operational.info(
+      `Audit log opened: ${file} (${config.auditMode}${key === undefined ? '' : ', keyed'})`,
+    );
+    this.state('starting');
+  }
+
+  get audit(): AuditLog | undefined {
+    return this.#audit;
+  }
+
+  state(state: State): void {
+    this.#audit?.record('state', { state });
+  }
+
+  attempt(attempt: Attempt, client: string): void {
+    this.#audit?.record('admin', { action: 'emergency-shutdown', client, result: attempt });
+  }
+
+  emergency(reason: string, by: string, latched: boolean): void {
+    this.#audit?.record('emergency', { by, reason, latched });
+  }
+
+  refused(count: number): void {
+    this.#audit?.record('refused', { count });
+  }
+
+  /** Strict mode: an answer may leave when this resolves to true. */
+  async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
+    if (this.#audit === undefined) return true;
+    this.#audit.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
+    exchange.recorded = whole;
+    return this.#audit.kept();
+  }
+
+  ended(exchange: Exchange, outcome: Outcome): void {
+    if (exchange.recorded && outcome === 'completed') return;
+    this.#audit?.add(exchange.auditLine('request', exchange.status, outcome));
+  }
+
+  reopen(): void {
+    this.#audit?.reopen();
+  }
+
+  /** @returns whether everything is on disk */
+  async close(): Promise<boolean> {
+    return this.#audit === undefined || (await this.#audit.close());
+  }
+}
