@@ -1,0 +1,100 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+export const ROOT = fileURLToPath(new URL('..', import.meta.url));
+
+/** The kernel's USER_HZ: it tells CPU time in hundredths of a second on every platform Node runs on. */
+const TICKS_PER_SECOND = 100;
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** Monotonic milliseconds. */
+  readonly atMs: number;
+}
+
+/** A measured server: a process of its own, run by plain node, on a port of 127.0.0.1 that was free. */
+export class ServerProcess {
+  readonly name: string;
+  readonly exited: Promise<Exit>;
+  /** What it has logged, or printed as an error. */
+  readonly lines: string[] = [];
+  port = 0;
+  readonly #child: ChildProcess;
+
+  private constructor(name: string, args: readonly string[], env: Readonly<Record<string, string>>) {
+    this.name = name;
+    this.#child = spawn(process.execPath, args, {
+      cwd: ROOT,
+      env: { ...process.env, NODE_ENV: 'production', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.exited = new Promise((resolve) => {
+      this.#child.once('exit', (code, signal) => resolve({ code, signal, atMs: performance.now() }));
+    });
+  }
+
+  /** Starts a server of `bench/servers`. */
+  static peer(name: string, file: string): Promise<ServerProcess> {
+    return new ServerProcess(name, [join(ROOT, 'bench/servers', file)], {}).#ready();
+  }
+
+  /** Starts our service from `dist`, with its operator's door open and its log on, around an application. */
+  static async ours(app: string, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+    const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
+    const server = new ServerProcess('master-agent', [join(ROOT, 'dist/main.js'), join(ROOT, app)], {
+      ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0', LOG_LEVEL: 'info', LOG_FORMAT: 'json' },
+      ...{ STATE_DIR: stateDir, ...env },
+    });
+    const cleanUp = (): void => rmSync(stateDir, { recursive: true, force: true });
+    void server.exited.then(cleanUp);
+    return server.#ready();
+  }
+
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
+  /** CPU time of all its threads so far, in seconds. */
+  get cpuSeconds(): number {
+    const stat = readFileSync(`/proc/${this.pid}/stat`, 'latin1');
+    // The second field is the program's name in brackets and may hold anything; state is the third.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Ends it without ceremony. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.exited;
+  }
+
+  async #ready(): Promise<ServerProcess> {
+    const { stdout, stderr } = this.#child;
+    if (stdout === null || stderr === null) throw new Error('want the output of the server');
+    createInterface({ input: stderr }).on('line', (line) => this.lines.push(line));
+    const out = createInterface({ input: stdout });
+    const listening = new Promise<number>((resolve) => {
+      out.on('line', (line) => {
+        this.lines.push(line);
+        const port = /Accepting requests on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
+        if (port !== undefined) resolve(Number(port));
+      });
+    });
+    const failed = this.exited.then(({ code }) => {
+      throw new Error(`${this.name} ended with ${code} before it listened:\n${this.lines.join('\n')}`);
+    });
+    this.port = await Promise.race([listening, failed]);
+    // From here on its end is no failure.
+    failed.catch(() => undefined);
+    return this;
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * Requests per second and CPU time per request of one JSON route, ours beside bare node:http and three frameworks.
+ *
+ * A machine that does other work at the same time drifts by more than the differences that matter here. So all
+ * servers are up at once, one is loaded at a time in many short rounds whose order turns, and what is compared is the
+ * ratio to bare node:http within the same round. CPU time, of which the best round counts, is the steadier figure;
+ * and it is the only one that means anything when the load generator is the slower side (see "busy").
+ */
+import { availableParallelism, loadavg } from 'node:os';
+import { parseArgs } from 'node:util';
+import autocannon from 'autocannon';
+import { machine, median, medianAndSpread, spread, table } from './figures.ts';
+import { ServerProcess } from './server-process.ts';
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '15' },
+    seconds: { type: 'string', default: '1' },
+    connections: { type: 'string', default: '50' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const rounds = Number(values.rounds);
+const seconds = Number(values.seconds);
+const connections = Number(values.connections);
+
+interface Round {
+  readonly perSecond: number;
+  readonly cpuMicros: number;
+  /** The share of the time in which the server was on a processor. Far below 1, the client was what limited it. */
+  readonly busy: number;
+}
+
+const load = loadavg()[0] ?? 0;
+const servers = await Promise.all([
+  ServerProcess.peer('bare node:http', 'bare-node.mjs'),
+  ServerProcess.ours('bench/servers/app.mjs'),
+  ServerProcess.peer('Fastify', 'fastify.mjs'),
+  ServerProcess.peer('polka', 'polka.mjs'),
+  ServerProcess.peer('Express', 'express.mjs'),
+]);
+const results = new Map<ServerProcess, Round[]>(servers.map((server) => [server, []]));
+try {
+  for (const server of servers) await measure(server);
+  for (let round = 0; round < rounds; round += 1) {
+    for (const server of turned(servers, round)) results.get(server)?.push(await measure(server));
+  }
+} finally {
+  await Promise.all(servers.map((server) => server.kill()));
+}
+report();
+
+async function measure(server: ServerProcess): Promise<Round> {
+  const cpuBefore = server.cpuSeconds;
+  const startedMs = performance.now();
+  const result = await autocannon({
+    url: `http://127.0.0.1:${server.port}/`,
+    connections,
+    duration: seconds,
+    sampleInt: 100,
+  });
+  const elapsed = (performance.now() - startedMs) / 1000;
+  const cpu = server.cpuSeconds - cpuBefore;
+  const answered = result['2xx'];
+  if (result.non2xx + result.errors + result.timeouts > 0 || answered === 0) {
+    throw new Error(`${server.name}: ${result.non2xx} answers were not 2xx, ${result.errors} errors`);
+  }
+  return { perSecond: answered / elapsed, cpuMicros: (cpu / answered) * 1e6, busy: cpu / elapsed };
+}
+
+/** The same servers, another one first each time, and every other time backwards. */
+function turned<T>(items: readonly T[], round: number): T[] {
+  const first = round % items.length;
+  const order = [...items.slice(first), ...items.slice(0, first)];
+  return round % 2 === 0 ? order : order.reverse();
+}
+
+function report(): void {
+  const [bare] = results.values();
+  const figures = [...results].map(([{ name }, own]) => {
+    const ratios = own.map(({ perSecond }, round) => perSecond / (bare?.[round]?.perSecond ?? Number.NaN));
+    const cpu = own.map(({ cpuMicros }) => cpuMicros);
+    return {
+      name,
+      perSecond: median(own.map((round) => round.perSecond)),
+      ratio: median(ratios),
+      ratios,
+      cpuMicros: Math.min(...cpu),
+      cpuRatio: Math.min(...(bare?.map((round) => round.cpuMicros) ?? [])) / Math.min(...cpu),
+      cpu,
+      busy: median(own.map(({ busy }) => busy)),
+    };
+  });
+  if (values.json) {
+    console.log(JSON.stringify({ node: process.version, rounds, seconds, connections, load, figures }));
+    return;
+  }
+  console.log(`\n## One JSON route: ${connections} connections, ${rounds} rounds of ${seconds} s each\n`);
+  console.log(`${machine(availableParallelism(), load)}\n`);
+  console.log(
+    table(
+      ['server', 'requests/s', 'of bare (spread)', 'CPU µs/request (spread)', 'of bare, by CPU', 'busy'],
+      figures.map(({ name, perSecond, ratios, cpuMicros, cpu, cpuRatio, busy }) => [
+        name,
+        perSecond.toFixed(0),
+        medianAndSpread(ratios, 2),
+        `${cpuMicros.toFixed(1)} (${spread(cpu, 1)})`,
+        cpuRatio.toFixed(2),
+        busy.toFixed(2),
+      ]),
+    ),
+  );
+}
