@@ -56,12 +56,17 @@ function duration(name: string, fallback: string, help: string, live = true): Se
 }
 
 function count(name: string, fallback: string, help: string, live = true): Setting<number> {
-  return setting(name, fallback, 'a whole number >= 0', wholeNumber(0, 2 ** 31 - 1), help, { live });
+  const most = 2 ** 31 - 1;
+  return setting(name, fallback, `a whole number from 0 to ${most}`, wholeNumber(0, most), help, { live });
 }
 
+const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
+  ...['true', 'yes', '1'].map((word) => [word, true] as const),
+  ...['false', 'no', '0'].map((word) => [word, false] as const),
+]);
+
 function bool(name: string, fallback: string, help: string, live = false): Setting<boolean> {
-  const parse = (text: string): boolean | undefined =>
-    ({ true: true, yes: true, 1: true, false: false, no: false, 0: false })[text.toLowerCase()];
+  const parse = (text: string): boolean | undefined => BOOLEANS.get(text.toLowerCase());
   return setting(name, fallback, 'true or false', parse, help, { live });
 }
 
@@ -112,7 +117,7 @@ export const SETTINGS = {
   retryAfter: setting(
     'RETRY_AFTER',
     '5',
-    'a whole number >= 0',
+    'a whole number from 0 to 86400',
     wholeNumber(0, 86_400),
     'Retry-After of a 503.',
     {
@@ -253,8 +258,7 @@ export function parseConfig(variables: Readonly<Record<string, string | undefine
     if (text !== '' && value === undefined) mistakes.push(mistake(rules, text));
     return [key, value];
   });
-  const { ADMIN_TOKEN, ADMIN_TOKEN_FILE } = variables;
-  if (ADMIN_TOKEN && ADMIN_TOKEN_FILE) {
+  if (variables.ADMIN_TOKEN?.trim() && variables.ADMIN_TOKEN_FILE?.trim()) {
     mistakes.push('ADMIN_TOKEN: want it unset when ADMIN_TOKEN_FILE is set, got both');
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes);

@@ -69,7 +69,6 @@ class Endpoint {
       this.#matches.get(method) ??
       (method === 'HEAD' ? this.#matches.get('GET') : undefined) ??
       this.#matches.get(ANY);
-    if (this.routes.size === 0) return NOT_FOUND;
     if (found === undefined) {
       return { kind: method === 'OPTIONS' ? 'options' : 'not allowed', allow: this.#allow };
     }
@@ -93,6 +92,8 @@ class Segment {
  */
 export class Router {
   readonly #root = new Segment();
+  /** Upgrades have a tree of their own, so that neither kind of pattern hides one of the other. */
+  readonly #upgradeRoot = new Segment();
   /** Every path without parameters, for the one look-up that most requests need. */
   readonly #static = new Map<string, Endpoint>();
   readonly #routes: (Route | Route<UpgradeHandler>)[] = [];
@@ -125,7 +126,8 @@ export class Router {
       throw new Error(`router: want a method in capitals, got ${JSON.stringify(method)}`);
     }
     assertFunction(handler, `${method} ${pattern}`);
-    const { endpoint, names } = this.#endpoint(pattern);
+    const { endpoint, names } = this.#endpoint(this.#root, pattern);
+    if (names.length === 0) this.#static.set(pattern, endpoint);
     const route = new Route(method, pattern, names, handler);
     endpoint.add(route);
     this.#routes.push(route);
@@ -135,7 +137,7 @@ export class Router {
   /** Takes over connections whose request asks to upgrade (WebSocket and others) at this pattern. */
   upgrade(pattern: string, handler: UpgradeHandler): this {
     assertFunction(handler, `upgrade ${pattern}`);
-    const { endpoint, names } = this.#endpoint(pattern);
+    const { endpoint, names } = this.#endpoint(this.#upgradeRoot, pattern);
     if (endpoint.upgrade !== undefined) throw new Error(`router: upgrade ${pattern} is taken`);
     endpoint.upgrade = new Route('UPGRADE', pattern, names, handler);
     this.#routes.push(endpoint.upgrade);
@@ -156,7 +158,7 @@ export class Router {
       request.url = below(parts.length, originOf(request.url ?? '/'));
       return handler(request, response);
     });
-    const segment = this.#plant(parts, prefix, []);
+    const segment = plant(this.#root, parts, prefix, []);
     if (segment.mounted !== undefined) throw new Error(`router: mount ${prefix} is taken`);
     segment.mounted = new Endpoint(route.pattern);
     segment.mounted.add(route);
@@ -182,7 +184,7 @@ export class Router {
     if (known !== undefined) return known.match(method, undefined);
     if (path === '*') return method === 'OPTIONS' ? { kind: 'options', allow: 'OPTIONS' } : BAD_TARGET;
     const values: string[] = [];
-    const endpoint = this.#find(path, values);
+    const endpoint = find(this.#root, path, values);
     if (typeof endpoint === 'object') return endpoint.match(method, values);
     return endpoint === 'bad target' ? BAD_TARGET : NOT_FOUND;
   }
@@ -191,58 +193,57 @@ export class Router {
   matchUpgrade(url: string): { route: Route<UpgradeHandler>; values: readonly string[] } | undefined {
     const query = url.indexOf('?');
     const values: string[] = [];
-    const endpoint = this.#find(query === -1 ? url : url.slice(0, query), values);
+    const endpoint = find(this.#upgradeRoot, query === -1 ? url : url.slice(0, query), values);
     return typeof endpoint === 'object' && endpoint.upgrade !== undefined
       ? { route: endpoint.upgrade, values }
       : undefined;
   }
 
-  #find(path: string, values: string[]): Endpoint | 'not found' | 'bad target' {
-    const origin = path.startsWith('/') ? path : originOf(path);
-    if (!origin.startsWith('/')) return 'bad target';
-    const parts = split(origin);
-    if (origin.includes('%')) {
-      for (const [index, part] of parts.entries()) {
-        const decoded = decode(part);
-        if (decoded === undefined) return 'bad target';
-        parts[index] = decoded;
-      }
-    }
-    return descend(this.#root, parts, 0, values) ?? 'not found';
-  }
-
-  #endpoint(pattern: string): { endpoint: Endpoint; names: string[] } {
+  #endpoint(root: Segment, pattern: string): { endpoint: Endpoint; names: string[] } {
     const names: string[] = [];
-    const segment = this.#plant(split(pattern), pattern, names);
+    const segment = plant(root, split(pattern), pattern, names);
     segment.endpoint ??= new Endpoint(pattern);
-    if (names.length === 0) this.#static.set(pattern, segment.endpoint);
     return { endpoint: segment.endpoint, names };
   }
+}
 
-  #plant(parts: readonly string[], pattern: string, names: string[]): Segment {
-    if (!pattern.startsWith('/') || /[?#*\s]/.test(pattern)) {
-      throw new Error(`router: want a path like /orders/:id, got ${JSON.stringify(pattern)}`);
-    }
-    let segment = this.#root;
-    for (const part of parts) {
-      let next: Segment | undefined;
-      if (part.startsWith(':')) {
-        const name = part.slice(1);
-        if (name === '' || names.includes(name)) {
-          throw new Error(`router: want each parameter named, and once, got ${JSON.stringify(pattern)}`);
-        }
-        names.push(name);
-        segment.parameter ??= new Segment();
-        next = segment.parameter;
-      } else {
-        const text = decode(part) ?? part;
-        next = segment.fixed.get(text) ?? new Segment();
-        segment.fixed.set(text, next);
-      }
-      segment = next;
-    }
-    return segment;
+function plant(root: Segment, parts: readonly string[], pattern: string, names: string[]): Segment {
+  if (!pattern.startsWith('/') || /[?#*\s]/.test(pattern)) {
+    throw new Error(`router: want a path like /orders/:id, got ${JSON.stringify(pattern)}`);
   }
+  let segment = root;
+  for (const part of parts) {
+    let next: Segment | undefined;
+    if (part.startsWith(':')) {
+      const name = part.slice(1);
+      if (name === '' || names.includes(name)) {
+        throw new Error(`router: want each parameter named, and once, got ${JSON.stringify(pattern)}`);
+      }
+      names.push(name);
+      segment.parameter ??= new Segment();
+      next = segment.parameter;
+    } else {
+      const text = decode(part) ?? part;
+      next = segment.fixed.get(text) ?? new Segment();
+      segment.fixed.set(text, next);
+    }
+    segment = next;
+  }
+  return segment;
+}
+
+function find(root: Segment, path: string, values: string[]): Endpoint | 'not found' | 'bad target' {
+  const origin = path.startsWith('/') ? path : originOf(path);
+  if (!origin.startsWith('/')) return 'bad target';
+  const parts = split(origin);
+  if (origin.includes('%')) {
+    for (const [index, part] of parts.entries()) {
+      const decoded = decode(part);
+      if (decoded === undefined) return 'bad target';
+      parts[index] = decoded;
+    }
+  }
+  return descend(root, parts, 0, values) ?? 'not found';
 }
 
 /** Depth first: what is fixed wins over a parameter, and the deepest mount is taken when nothing else fits. */
@@ -275,6 +276,8 @@ function originOf(target: string): string {
   const scheme = target.indexOf('://');
   if (scheme <= 0 || target.startsWith('/')) return target;
   const path = target.indexOf('/', scheme + 3);
+  const query = target.indexOf('?', scheme + 3);
+  if (query !== -1 && (path === -1 || query < path)) return `/${target.slice(query)}`;
   return path === -1 ? '/' : target.slice(path);
 }
 

@@ -1,0 +1,92 @@
+import { mkdirSync } from 'node:fs';
+import { pino } from 'pino';
+import type { Test } from 'tap';
+import { type App, type Config, createService, type Service } from '../../src/index.ts';
+import { tempDir } from './service-process.ts';
+
+export interface LogLine {
+  readonly level: string;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+/** A service in the process of the test, with what it has logged. */
+export interface Embedded {
+  readonly service: Service;
+  readonly stateDir: string;
+  readonly lines: readonly LogLine[];
+  readonly port: number;
+  readonly opsPort: number;
+  /** Asks the service's door. */
+  ask(path: string, init?: RequestInit): Promise<Response>;
+  /** Asks the operator's door. */
+  operator(path: string, init?: RequestInit): Promise<Response>;
+}
+
+export interface EmbeddedOptions {
+  readonly app?: App;
+  readonly config?: Partial<Config>;
+  readonly stateDir?: string;
+}
+
+/** Makes one that has not started; what it is at the end of the test, it is forced to its end. */
+export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: EmbeddedOptions = {}): Embedded {
+  mkdirSync(stateDir, { recursive: true });
+  const lines: LogLine[] = [];
+  const log = pino(
+    { level: config?.logLevel ?? 'info', formatters: { level: (label) => ({ level: label }) } },
+    { write: (line) => lines.push(JSON.parse(line)) },
+  );
+  const service = createService({
+    ...(app === undefined ? {} : { app }),
+    config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, ...config },
+    log,
+  });
+  t.teardown(() => service.force('the end of the test'));
+  const get = async (port: number, path: string, init?: RequestInit): Promise<Response> =>
+    fetch(`http://127.0.0.1:${port}${path}`, init);
+  return {
+    service,
+    stateDir,
+    lines,
+    get port() {
+      return service.address?.port ?? 0;
+    },
+    get opsPort() {
+      return service.operatorAddress?.port ?? 0;
+    },
+    ask(path, init) {
+      return get(this.port, path, init);
+    },
+    operator(path, init) {
+      return get(this.opsPort, path, init);
+    },
+  };
+}
+
+/** Makes one and comes back when it accepts requests. */
+export async function running(t: Test, options: EmbeddedOptions = {}): Promise<Embedded> {
+  const made = embedded(t, options);
+  await made.service.start();
+  return made;
+}
+
+/** Doors that open when told to: `await doors.wait('a')` goes on after `doors.open('a')`. */
+export class Doors {
+  readonly #open = new Map<string, () => void>();
+  readonly #promises = new Map<string, Promise<void>>();
+
+  wait(name: string): Promise<void> {
+    let promise = this.#promises.get(name);
+    if (promise === undefined) {
+      promise = new Promise((resolve) => this.#open.set(name, resolve));
+      this.#promises.set(name, promise);
+    }
+    return promise;
+  }
+
+  open(name: string): void {
+    void this.wait(name);
+    this.#open.get(name)?.();
+  }
+}
