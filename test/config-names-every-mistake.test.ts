@@ -33,6 +33,9 @@ const DEFAULTS: Record<SettingName, unknown> = {
   adminToken: undefined,
   adminTokenFile: undefined,
   stateDir: './var',
+  auditLog: undefined,
+  auditMode: 'batched',
+  auditKeyFile: undefined,
   pidFile: undefined,
 };
 

@@ -65,7 +65,7 @@ t.test('it is ready while running, until a stop is ordered', async (t) => {
     [false, true, false, false],
   );
   const lifecycle = lifecycleIn('running');
-  lifecycle.orderStop({ reason: 'SIGTERM', lockAtMs: 100, deadlineMs: 200 });
+  lifecycle.orderStop({ reason: 'SIGTERM', orderedAt: new Date(), lockAtMs: 100, deadlineMs: 200 });
   t.notOk(lifecycle.ready);
   t.equal(lifecycle.state, 'running');
 });
@@ -73,11 +73,11 @@ t.test('it is ready while running, until a stop is ordered', async (t) => {
 t.test('the first order counts, unless a later one locks earlier', async (t) => {
   const lifecycle = new Lifecycle();
   t.equal(lifecycle.order, undefined);
-  const first = { reason: 'SIGTERM', lockAtMs: 100, deadlineMs: 200 };
+  const first = { reason: 'SIGTERM', orderedAt: new Date(), lockAtMs: 100, deadlineMs: 200 };
   lifecycle.orderStop(first);
-  lifecycle.orderStop({ reason: 'SIGINT', lockAtMs: 100, deadlineMs: 150 });
+  lifecycle.orderStop({ reason: 'SIGINT', orderedAt: new Date(), lockAtMs: 100, deadlineMs: 150 });
   t.equal(lifecycle.order, first);
-  const earlier = { reason: 'emergency', lockAtMs: 50, deadlineMs: 150 };
+  const earlier = { reason: 'emergency', orderedAt: new Date(), lockAtMs: 50, deadlineMs: 150 };
   lifecycle.orderStop(earlier);
   t.equal(lifecycle.order, earlier);
 });
