@@ -97,6 +97,11 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     good: { trace: 'trace', warn: 'warn', silent: 'silent' },
     bad: ['warning', 'INFO', 'loud'],
   },
+  AUDIT_MODE: {
+    rule: 'one of batched, strict',
+    good: { batched: 'batched', strict: 'strict' },
+    bad: ['sync', 'STRICT'],
+  },
   LOG_FORMAT: {
     rule: 'one of json, text, journal',
     good: { json: 'json', text: 'text', journal: 'journal' },

@@ -1,31 +1,32 @@
 import t from 'tap';
+import { assertRefused, holdDrain } from './support/drain.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess } from './support/service-process.ts';
 
 t.test('a request on an idle kept-alive connection gets the 503 while the service stops', async (t) => {
   const service = await ServiceProcess.running(t);
-  const busy = (await RawClient.open(service.port)).get('/hold/a');
+  const drain = await holdDrain(service);
   const idle = await RawClient.open(service.port);
   t.equal((await idle.get('/').response()).status, 200);
-  await service.line('holding a');
+  await service.stop();
 
-  service.signal('SIGTERM');
-  await service.line('Service state: STOPPING');
-  const refused = await idle.get('/').response();
-
-  t.equal(refused.status, 503);
-  t.match(refused.headers, { connection: 'close', 'retry-after': '5', 'cache-control': 'no-store' });
-  t.strictSame(JSON.parse(refused.body), {
-    error: 'Service Unavailable',
-    message: 'Service is shutting down. Please try again later.',
-    service_state: 'stopping',
-    fail_safe: true,
-  });
+  assertRefused(t, await idle.get('/').response());
   t.equal(await idle.ended, 'fin');
 
-  service.release('a');
-  const answer = await busy.response();
-  t.equal(answer.status, 200);
-  t.equal(answer.headers.connection, 'close');
-  t.strictSame(await service.exited, { code: 0, signal: null });
+  await drain.finish(t);
+});
+
+t.test('of pipelined requests on an idle connection each gets the 503, and the last closes', async (t) => {
+  const service = await ServiceProcess.running(t);
+  const drain = await holdDrain(service);
+  const idle = await RawClient.open(service.port);
+  t.equal((await idle.get('/').response()).status, 200);
+  await service.stop();
+
+  idle.write('GET / HTTP/1.1\r\nHost: test\r\n\r\n'.repeat(5));
+  for (const last of [false, false, false, false, true]) assertRefused(t, await idle.response(), { last });
+  t.equal(await idle.ended, 'fin');
+  t.equal(idle.pending, '');
+
+  await drain.finish(t);
 });

@@ -17,10 +17,10 @@ export class Connection {
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
   readonly refused: ServerResponse[] = [];
-  /** What could not be parsed as a request; answered when the exchanges before it are done. */
-  malformed: NodeJS.ErrnoException | undefined;
   #closing = false;
   #latest: IncomingMessage | undefined;
+  #latestResponse: ServerResponse | undefined;
+  #conclusion: (() => void) | undefined;
   /** `socket.bytesRead` when the latest request came, or was over: more than that, and a next one has begun. */
   #bytesBefore = 0;
 
@@ -50,8 +50,9 @@ export class Connection {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
   }
 
-  arrived(request: IncomingMessage): void {
+  arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
     this.#latest = request;
+    this.#latestResponse = response;
     this.#bytesBefore = this.socket.bytesRead;
   }
 
@@ -64,15 +65,28 @@ export class Connection {
     const index = this.exchanges.indexOf(exchange);
     if (index === -1) return false;
     this.exchanges.splice(index, 1);
+    if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
     this.#bytesBefore = this.socket.bytesRead;
     return true;
+  }
+
+  /**
+   * From here on nothing is read as a request: what came is none, or asks to leave HTTP. `step` answers it, in its
+   * turn, unless an answer before it has ended the connection. Only the first counts.
+   */
+  conclude(step: () => void): void {
+    if (this.#conclusion !== undefined) return;
+    this.#conclusion = step;
+    const before = this.#latestResponse;
+    if (before === undefined || before.closed) step();
+    else before.once('close', () => this.closing || this.socket.destroyed || step());
   }
 
   /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
   markLast(): void {
     const last = this.exchanges.length - 1;
     for (const [index, exchange] of this.exchanges.entries()) {
-      exchange.markLast(index === last && this.refused.length === 0);
+      exchange.markLast(index === last && this.refused.length === 0 && this.#conclusion === undefined);
     }
   }
 
@@ -80,7 +94,9 @@ export class Connection {
   answerRefused(refuse: Refuse): void {
     if (this.exchanges.length > 0) return;
     const waiting = this.refused.splice(0);
-    for (const [index, response] of waiting.entries()) refuse(response, index === waiting.length - 1);
+    for (const [index, response] of waiting.entries()) {
+      refuse(response, index === waiting.length - 1 && this.#conclusion === undefined);
+    }
   }
 
   /**
@@ -96,9 +112,11 @@ export class Connection {
     if (socket.destroyed) return;
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once('close', () => clearTimeout(timer));
-    if (request !== undefined && !request.complete)
+    // Where nothing is read as a request any more, only the client's own end tells that it is done.
+    if (this.#conclusion !== undefined) socket.resume();
+    else if (request !== undefined && !request.complete)
       request.once('end', () => destroyAfterFlush(socket)).resume();
-    else if (this.malformed === undefined) destroyAfterFlush(socket);
+    else destroyAfterFlush(socket);
   }
 }
 
@@ -150,11 +168,11 @@ export class Connections {
     });
   }
 
-  /** The connection a request came on. */
-  arrived(request: IncomingMessage): Connection | undefined {
+  /** The connection a request came on, with the response it is to be answered by; an upgrade has none. */
+  arrived(request: IncomingMessage, response?: ServerResponse): Connection | undefined {
     this.#arrivals += 1;
     const connection = this.#open.get(request.socket);
-    connection?.arrived(request);
+    connection?.arrived(request, response);
     return connection;
   }
 

@@ -14,7 +14,7 @@ import { Exchange, type Outcome, type Surroundings } from './exchange.ts';
 import type { Gate } from './gate.ts';
 import { holdAnswer } from './hold-answer.ts';
 import { errorBody, sendError } from './response.ts';
-import type { Router } from './router.ts';
+import type { Router, UpgradeMatch } from './router.ts';
 
 /** Limits that node:http enforces. Durations in milliseconds. */
 export interface DoorLimits {
@@ -66,12 +66,14 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   server.on('request', (request, response) => arrive(request, response));
   server.on('checkContinue', (request, response) => arrive(request, response));
   server.on('checkExpectation', (request, response) => arrive(request, response));
-  server.on('connect', (request, socket) => arrive(request, responseOn(socket, request)));
+  server.on('connect', (request, socket) => {
+    inTurn(socket, () => arrive(request, responseOn(socket, request)));
+  });
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
-  return { server, takeUpgrades: () => server.on('upgrade', arriveForUpgrade) };
+  return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
 
-  function arrive(request: IncomingMessage, response: ServerResponse): void {
-    const connection = connections.arrived(request);
+  function arrive(request: IncomingMessage, response: ServerResponse, serve = serveRequest): void {
+    const connection = connections.arrived(request, response);
     if (connection === undefined || connection.closing) return;
     const leave = gate.admit();
     if (leave === undefined) {
@@ -83,20 +85,35 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     if (parts.lifecycle.state === 'stopping') connection.markLast();
     response.on('close', () => end(connection, exchange));
     if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
+    serve(exchange, response);
+  }
+
+  function serveRequest(exchange: Exchange, response: ServerResponse): void {
     dispatch(router, exchange, response);
   }
 
-  function arriveForUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  function onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const taker = router.matchUpgrade(request.url ?? '');
-    if (taker === undefined) {
+    inTurn(socket, () => {
+      if (taker !== undefined) arriveForUpgrade(request, socket, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
-      const response = responseOn(socket, request);
-      if (hasBody(request))
-        sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.');
-      else arrive(request, response);
-      return;
-    }
+      else arrive(request, responseOn(socket, request), hasBody(request) ? refuseBody : serveRequest);
+    });
+  }
+
+  function refuseBody(exchange: Exchange, response: ServerResponse): void {
+    exchange.run(router.unrouted, [], response, () =>
+      sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.'),
+    );
+  }
+
+  function arriveForUpgrade(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    taker: UpgradeMatch,
+  ): void {
     const connection = connections.arrived(request);
     if (connection === undefined) return;
     const leave = gate.admit();
@@ -116,33 +133,44 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     }
   }
 
+  /**
+   * node:http lets go of a connection as soon as it has read a request that asks to leave HTTP, also when requests
+   * before it are still to be answered. It takes its listeners off, so what they did for those answers is done here.
+   */
+  function inTurn(socket: Duplex, step: () => void): void {
+    const connection = connections.of(socket as Socket);
+    if (connection === undefined || connection.closing) return;
+    socket.on('error', () => socket.destroy());
+    socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
+    connection.conclude(step);
+    if (parts.lifecycle.state === 'stopping') connection.markLast();
+  }
+
   function end(connection: Connection, exchange: Exchange): void {
     if (!connection.end(exchange)) return;
     parts.ended(exchange, exchange.end());
     if (connection.refused.length > 0) gate.answer(connection);
-    if (connection.malformed !== undefined && connection.idle)
-      answerMalformed(connection, connection.malformed);
   }
 
   /** What cannot be parsed ends the connection, but not before the requests ahead of it are answered. */
   function onMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
     const connection = connections.of(socket);
+    if (connection?.closing) return;
     if (connection === undefined || !socket.writable) {
       socket.destroy(error);
       return;
     }
-    if (connection.malformed !== undefined) return;
-    connection.malformed = error;
     const latest = connection.exchanges.at(-1);
-    if (connection.idle) answerMalformed(connection, error);
-    else if (latest !== undefined && connection.sending) {
+    if (latest !== undefined && connection.sending) {
       // The body of this one is broken: it will never be complete.
-      if (latest.response?.headersSent || connection.exchanges.length > 1) socket.destroy(error);
-      else {
-        answerMalformed(connection, error);
-        end(connection, latest);
+      if (latest.response?.headersSent || connection.exchanges.length > 1) {
+        socket.destroy(error);
+        return;
       }
+      end(connection, latest);
     }
+    connection.conclude(() => answerMalformed(connection, error));
+    if (parts.lifecycle.state === 'stopping') connection.markLast();
   }
 }
 
@@ -184,7 +212,6 @@ function responseOn(socket: Duplex, request: IncomingMessage): ServerResponse {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   response.assignSocket(socket as Socket);
-  socket.on('error', () => socket.destroy());
   socket.resume();
   response.once('finish', () => {
     response.detachSocket(socket as Socket);

@@ -261,9 +261,13 @@ export class Exchange implements Context {
   }
 }
 
-/** Whether somebody reads the body, so that its next bytes are what is waited for. */
+/**
+ * Whether somebody reads the body, so that its next bytes are what is waited for. While there are bytes that were not
+ * taken yet, it is the handler that takes its time, not the client.
+ */
 function isWaiting(request: IncomingMessage): boolean {
-  return request.readableFlowing === true || request.listenerCount('readable') > 0;
+  const read = request.readableFlowing === true || request.listenerCount('readable') > 0;
+  return read && request.readableLength === 0;
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -35,6 +35,12 @@ export type Match =
   | { readonly kind: 'options' | 'not allowed'; readonly allow: string }
   | { readonly kind: 'not found' | 'bad target'; readonly allow?: undefined };
 
+/** The taker of an upgrade. */
+export interface UpgradeMatch {
+  readonly route: Route<UpgradeHandler>;
+  readonly values: readonly string[];
+}
+
 const NOT_FOUND: Match = { kind: 'not found' };
 const BAD_TARGET: Match = { kind: 'bad target' };
 const ANY = '*';
@@ -190,7 +196,7 @@ export class Router {
   }
 
   /** The taker of an upgrade at this target, if there is one. */
-  matchUpgrade(url: string): { route: Route<UpgradeHandler>; values: readonly string[] } | undefined {
+  matchUpgrade(url: string): UpgradeMatch | undefined {
     const query = url.indexOf('?');
     const values: string[] = [];
     const endpoint = find(this.#upgradeRoot, query === -1 ? url : url.slice(0, query), values);

@@ -9,22 +9,24 @@ export interface RawResponse {
   readonly body: string;
 }
 
-/** How a connection ended: by the peer's FIN, or by an error such as ECONNRESET. */
-export type End = 'fin' | string;
+/** How a connection ended: by the peer's FIN, by an error such as ECONNRESET, or by ourselves. */
+export type End = 'fin' | 'closed' | (string & {});
 
 /** An HTTP/1.1 client that writes what it is told, byte for byte, and reads answers as they come. */
 export class RawClient {
   readonly socket: Socket;
   /** Resolves when the connection is over, with how it ended. */
   readonly ended: Promise<End>;
-  #received = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
+  #length = 0;
   #end: End | undefined;
   readonly #waiting = new Set<() => void>();
 
   private constructor(socket: Socket) {
     this.socket = socket;
     socket.on('data', (chunk: Buffer) => {
-      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#chunks.push(chunk);
+      this.#length += chunk.length;
       this.#wake();
     });
     this.ended = new Promise((resolve) => {
@@ -35,7 +37,7 @@ export class RawClient {
       };
       socket.on('end', () => end('fin'));
       socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
-      socket.on('close', () => end('fin'));
+      socket.on('close', () => end('closed'));
     });
   }
 
@@ -60,9 +62,14 @@ export class RawClient {
     return this.request('GET', path);
   }
 
+  /** Writes a request that asks to leave HTTP for the protocol that the test application speaks. */
+  upgrade(path: string): this {
+    return this.request('GET', path, { Connection: 'Upgrade', Upgrade: 'test' });
+  }
+
   /** Bytes that have come and were not taken by `response()`. */
   get pending(): string {
-    return this.#received.toString('latin1');
+    return this.#received().toString('latin1');
   }
 
   /**
@@ -71,9 +78,11 @@ export class RawClient {
    */
   async response(options: { head?: boolean } = {}): Promise<RawResponse> {
     for (;;) {
-      const parsed = parse(this.#received, this.#end !== undefined, options.head ?? false);
+      const received = this.#received();
+      const parsed = parse(received, this.#end !== undefined, options.head ?? false);
       if (parsed !== undefined) {
-        this.#received = this.#received.subarray(parsed.bytes);
+        this.#chunks = [received.subarray(parsed.bytes)];
+        this.#length -= parsed.bytes;
         return parsed.response;
       }
       if (this.#end !== undefined)
@@ -84,13 +93,26 @@ export class RawClient {
 
   /** Resolves when at least this many bytes wait to be taken. */
   async received(bytes: number): Promise<void> {
-    while (this.#received.length < bytes && this.#end === undefined) {
+    while (this.#length < bytes && this.#end === undefined) {
       await new Promise<void>((wake) => this.#waiting.add(wake));
     }
   }
 
+  /** Whatever the connection still brings until it is over. */
+  async rest(): Promise<string> {
+    await this.ended;
+    return this.pending;
+  }
+
   destroy(): void {
     this.socket.destroy();
+  }
+
+  #received(): Buffer {
+    const [first, ...rest] = this.#chunks;
+    const all = first !== undefined && rest.length === 0 ? first : Buffer.concat(this.#chunks);
+    this.#chunks = [all];
+    return all;
   }
 
   #wake(): void {

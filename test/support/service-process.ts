@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
+import type { ShutdownReport } from '../../src/lifecycle/shutdown-record.ts';
+import type { Status } from '../../src/routes/status.ts';
 
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const MAIN = join(ROOT, 'src/main.ts');
@@ -105,6 +107,12 @@ export class ServiceProcess {
     this.child.kill(signal);
   }
 
+  /** Sends the signal and comes back when the service is locked. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    this.signal(signal);
+    await this.line('Service state: STOPPING');
+  }
+
   /** Lets the handler that waits under this name go on. */
   release(name: string): void {
     this.child.send({ release: name });
@@ -135,6 +143,19 @@ export class ServiceProcess {
   /** Asks the operator's door. */
   async operator(path: string, init?: RequestInit): Promise<Response> {
     return fetch(`http://127.0.0.1:${this.opsPort}${path}`, init);
+  }
+
+  /** Asks the operator's door for the status until it is as the test waits for it. */
+  async statusWhen(wanted: (status: Status) => boolean): Promise<Status> {
+    for (;;) {
+      const status = (await (await this.operator('/status')).json()) as Status;
+      if (wanted(status)) return status;
+    }
+  }
+
+  /** What the end of the stop left behind, for the next start to show. */
+  report(): ShutdownReport {
+    return JSON.parse(readFileSync(join(this.stateDir, 'last-shutdown.json'), 'utf8'));
   }
 
   #heard(line: string): void {
