@@ -185,10 +185,13 @@ export class Service {
         return;
       }
       this.#lifecycle.to('stopped');
+      // There is nothing left to stop: who asks for it all the same finds it done.
+      this.#finishing = Promise.resolve();
       stopAccepting(this.#door.server);
       await this.#abandonApp();
       this.#closeOperatorDoor();
       this.#record?.abandon();
+      this.#over.resolve(reportOf(failedStart(error), new Date()));
       throw error;
     }
   }
@@ -376,6 +379,20 @@ function reportOf(result: ShutdownResult, startedAt: Date): ShutdownReport {
     cut: result.cut,
     rejected: result.rejected,
     exit_code: result.exitCode,
+  };
+}
+
+/** What a start that has failed comes to, for those who wait for its end. It is in no file: the run never began. */
+function failedStart(error: unknown): ShutdownResult {
+  return {
+    reason: 'failed start',
+    durationMs: 0,
+    inFlightAtLock: 0,
+    completed: 0,
+    aborted: 0,
+    cut: [],
+    rejected: 0,
+    exitCode: error instanceof StartError ? error.exitCode : ExitCode.Internal,
   };
 }
 
