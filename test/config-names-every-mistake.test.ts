@@ -140,7 +140,10 @@ t.test(
       }
     }
     // What is no rule's business is taken as it is; the token has tests of its own.
-    const free = ['HOST', 'OPS_HOST', 'APP', 'ADMIN_TOKEN', 'ADMIN_TOKEN_FILE', 'STATE_DIR', 'PID_FILE'];
+    const free = ['HOST', 'OPS_HOST', 'APP', 'ADMIN_TOKEN', 'ADMIN_TOKEN_FILE', 'STATE_DIR', 'PID_FILE'].concat([
+      'AUDIT_LOG',
+      'AUDIT_KEY_FILE',
+    ]);
     const names = Object.values(SETTINGS).map(({ name }) => name);
     t.strictSame(
       names.filter((name) => !free.includes(name) && !(name in RULES)),
@@ -231,7 +234,8 @@ t.test('a reload can change the live settings alone', async (t) => {
       .map(({ name }) => name),
     [
       ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'APP', 'ENABLE_FAIL_SAFE'],
-      ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR', 'PID_FILE'],
+      ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
+      ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'PID_FILE'],
     ],
   );
 });

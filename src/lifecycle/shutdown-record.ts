@@ -79,12 +79,13 @@ export class ShutdownRecord {
   /** The run is over. @throws the system's error when the report cannot be written. */
   close(report: ShutdownReport): void {
     replaceFile(this.#report, report);
-    this.abandon();
+    rmSync(this.#running, { force: true });
   }
 
-  /** The run never began: there is nothing to report. */
+  /** The run never began: there is nothing to report, and an unclean end before it is still to be told. */
   abandon(): void {
-    rmSync(this.#running, { force: true });
+    if (this.last?.unclean) replaceFile(this.#running, this.last);
+    else rmSync(this.#running, { force: true });
   }
 }
 

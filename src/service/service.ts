@@ -198,11 +198,14 @@ export class Service {
         return;
       }
       this.#lifecycle.to('stopped');
+      // There is nothing left to stop: who asks for it all the same finds it done.
+      this.#finishing = Promise.resolve();
       stopAccepting(this.#door.server);
       await this.#abandonApp();
       this.#closeOperatorDoor();
       await this.#witness.close();
       this.#record?.abandon();
+      this.#over.resolve(reportOf(failedStart(error), new Date()));
       throw error;
     }
   }
@@ -441,6 +444,20 @@ function assertUnlatched(stateDir: string): void {
     `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: master-agent unlatch`,
     ExitCode.Latched,
   );
+}
+
+/** What a start that has failed comes to, for those who wait for its end. It is in no file: the run never began. */
+function failedStart(error: unknown): ShutdownResult {
+  return {
+    reason: 'failed start',
+    durationMs: 0,
+    inFlightAtLock: 0,
+    completed: 0,
+    aborted: 0,
+    cut: [],
+    rejected: 0,
+    exitCode: error instanceof StartError ? error.exitCode : ExitCode.Internal,
+  };
 }
 
 /** @throws StartError 78 when the directory cannot be used */

@@ -43,24 +43,20 @@ export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: Embedd
     log,
   });
   t.teardown(() => service.force('the end of the test'));
-  const get = async (port: number, path: string, init?: RequestInit): Promise<Response> =>
-    fetch(`http://127.0.0.1:${port}${path}`, init);
+  const port = (): number => service.address?.port ?? 0;
+  const opsPort = (): number => service.operatorAddress?.port ?? 0;
   return {
     service,
     stateDir,
     lines,
     get port() {
-      return service.address?.port ?? 0;
+      return port();
     },
     get opsPort() {
-      return service.operatorAddress?.port ?? 0;
+      return opsPort();
     },
-    ask(path, init) {
-      return get(this.port, path, init);
-    },
-    operator(path, init) {
-      return get(this.opsPort, path, init);
-    },
+    ask: async (path, init) => fetch(`http://127.0.0.1:${port()}${path}`, init),
+    operator: async (path, init) => fetch(`http://127.0.0.1:${opsPort()}${path}`, init),
   };
 }
 
