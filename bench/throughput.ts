@@ -14,8 +14,8 @@ import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '15' },
-    seconds: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '28' },
+    seconds: { type: 'string', default: '0.5' },
     connections: { type: 'string', default: '50' },
     json: { type: 'boolean', default: false },
   },

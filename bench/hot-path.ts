@@ -1,0 +1,208 @@
+/**
+ * What the way of a request costs beyond node:http, in process and without sockets: nanoseconds and bytes a request.
+ *
+ * The whole way is what `door.ts` does between node:http's `request` event and the response's `close`. The parts are
+ * measured by themselves, in loops of their own, so they do not add up exactly. The request and the response are made
+ * once, by node:http itself; on them, listeners are added and called as in life. A handler that does nothing answers.
+ * The best batch is the one that nothing else on the machine has disturbed.
+ */
+import { EventEmitter } from 'node:events';
+import { IncomingMessage, ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import { availableParallelism, loadavg } from 'node:os';
+import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { machine, median, table } from './figures.ts';
+
+const { values } = parseArgs({
+  options: {
+    batches: { type: 'string', default: '300' },
+    requests: { type: 'string', default: '5000' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const batches = Number(values.batches);
+const requests = Number(values.requests);
+/** After so many the optimiser has nothing left to learn. */
+const WARM_UP = 200_000;
+/** Few enough that no collection runs while the bytes of so many are counted. */
+const COUNTED = 2_000;
+
+/** From `dist`, as it runs in production: a loader that compiles on the fly adds to functions what we would measure. */
+const dist = new URL('../dist/', import.meta.url);
+const { Connections } = await load<typeof import('../src/http/connections.ts')>('http/connections.js');
+const { createDoor } = await load<typeof import('../src/http/door.ts')>('http/door.js');
+const { Exchange } = await load<typeof import('../src/http/exchange.ts')>('http/exchange.js');
+const { Gate } = await load<typeof import('../src/http/gate.ts')>('http/gate.js');
+const { InFlight } = await load<typeof import('../src/http/in-flight.ts')>('http/in-flight.js');
+const { Router } = await load<typeof import('../src/http/router.ts')>('http/router.js');
+const { Tally } = await load<typeof import('../src/http/tally.ts')>('http/tally.js');
+const { Lifecycle } = await load<typeof import('../src/lifecycle/lifecycle.ts')>('lifecycle/lifecycle.js');
+const { completeConfig } = await load<typeof import('../src/config.ts')>('config.js');
+const { createLogger } = await load<typeof import('../src/logger.ts')>('logger.js');
+
+setFlagsFromString('--expose-gc');
+const collect: () => void = runInNewContext('gc');
+
+const config = completeConfig({});
+const log = createLogger({ level: 'info', format: 'json' });
+const lifecycle = new Lifecycle();
+const inFlight = new InFlight();
+const connections = new Connections();
+const router = new Router();
+// As many routes as a service of middling size has.
+for (const noun of ['orders', 'customers', 'files', 'reports', 'users', 'items', 'carts', 'events']) {
+  router.get(`/${noun}`, () => undefined).post(`/${noun}`, () => undefined);
+  router.get(`/${noun}/:id`, () => undefined).get(`/${noun}/:id/lines/:line`, () => undefined);
+}
+const around = { lifecycle, inFlight, log };
+const gate = new Gate({ ...around, connections }, config);
+let completed = 0;
+const parts = { ...around, gate, connections, router, ended: () => (completed += 1) };
+const { server } = createDoor(parts, config);
+lifecycle.to('running');
+
+const STATIC = '/orders';
+const PARAMETER = '/orders/4711';
+const socket = new Socket();
+server.emit('connection', socket);
+const toStatic = requestFor(STATIC);
+const toParameter = requestFor(PARAMETER);
+const response = answeredResponse(toStatic);
+const route = router.match('GET', STATIC);
+if (route.kind !== 'route') throw new Error('want a route');
+const noop = (): void => undefined;
+const tally = new Tally();
+/** Keeps the optimiser from dropping what nobody reads. */
+const kept: { value: unknown } = { value: undefined };
+
+/** What is measured: each is called with the number of times it has to do its work. */
+const subjects: Readonly<Record<string, (times: number) => void>> = {
+  'the whole way, fixed path': (times) => {
+    for (let n = 0; n < times; n += 1) whole(toStatic);
+  },
+  'the whole way, one parameter': (times) => {
+    for (let n = 0; n < times; n += 1) whole(toParameter);
+  },
+  'connections: arrived': (times) => {
+    for (let n = 0; n < times; n += 1) connections.arrived(toStatic);
+  },
+  'gate: admit and leave': (times) => {
+    for (let n = 0; n < times; n += 1) gate.admit()?.();
+  },
+  'router: fixed path': (times) => {
+    for (let n = 0; n < times; n += 1) router.match('GET', STATIC);
+  },
+  'router: one parameter': (times) => {
+    for (let n = 0; n < times; n += 1) router.match('GET', PARAMETER);
+  },
+  'exchange: made': (times) => {
+    for (let n = 0; n < times; n += 1) kept.value = new Exchange(toStatic, response, noop, parts);
+  },
+  'exchange: made, run, ended': (times) => {
+    for (let n = 0; n < times; n += 1) {
+      const exchange = new Exchange(toStatic, response, noop, parts);
+      exchange.run(route.route, route.values, response);
+      exchange.end();
+    }
+  },
+  'tally: count': (times) => {
+    for (let n = 0; n < times; n += 1) tally.count(200, n & 15);
+  },
+  'clock: performance.now()': (times) => {
+    for (let n = 0; n < times; n += 1) kept.value = performance.now();
+  },
+  'listener: added, called, removed': (times) => {
+    for (let n = 0; n < times; n += 1) {
+      response.on('close', noop);
+      response.emit('close');
+      response.removeAllListeners('close');
+    }
+  },
+};
+
+const loadAtStart = loadavg()[0] ?? 0;
+const timings = new Map<string, number[]>(Object.keys(subjects).map((name) => [name, []]));
+const allocations = new Map<string, number[]>(Object.keys(subjects).map((name) => [name, []]));
+for (const subject of Object.values(subjects)) subject(WARM_UP);
+for (let batch = 0; batch < batches; batch += 1) {
+  for (const [name, subject] of Object.entries(subjects)) {
+    timings.get(name)?.push(nanosPer(subject));
+    if (batch % 20 === 0) allocations.get(name)?.push(bytesPer(subject));
+  }
+}
+if (inFlight.count !== 0 || completed === 0)
+  throw new Error(`${inFlight.count} requests are still in flight`);
+report();
+
+/** From the `request` event to the response's `close`. */
+function whole(request: IncomingMessage): void {
+  server.emit('request', request, response);
+  response.emit('close');
+  // Life makes a new response for each request; ours has to forget.
+  response.removeAllListeners('close');
+}
+
+function nanosPer(subject: (times: number) => void): number {
+  const startedNanos = process.hrtime.bigint();
+  subject(requests);
+  return Number(process.hrtime.bigint() - startedNanos) / requests;
+}
+
+function bytesPer(subject: (times: number) => void): number {
+  collect();
+  const before = process.memoryUsage().heapUsed;
+  subject(COUNTED);
+  return (process.memoryUsage().heapUsed - before) / COUNTED;
+}
+
+function requestFor(path: string): IncomingMessage {
+  const request = new IncomingMessage(socket);
+  Object.assign(request, { method: 'GET', url: path, httpVersion: '1.1', complete: true });
+  request.httpVersionMajor = 1;
+  request.httpVersionMinor = 1;
+  request.rawHeaders.push('Host', 'localhost:8000', 'User-Agent', 'bench', 'Accept', '*/*');
+  // node:http reads them for itself before it says that a request came; they are parsed once.
+  void Object.assign(request.headers, { host: 'localhost:8000', 'user-agent': 'bench', accept: '*/*' });
+  return request;
+}
+
+/** One whose answer has been sent. */
+function answeredResponse(request: IncomingMessage): ServerResponse {
+  const response = new ServerResponse(request);
+  for (const [name, value] of Object.entries({ headersSent: true, writableFinished: true })) {
+    Object.defineProperty(response, name, { value });
+  }
+  EventEmitter.prototype.removeAllListeners.call(response);
+  return response;
+}
+
+async function load<T>(file: string): Promise<T> {
+  return import(new URL(file, dist).href);
+}
+
+function report(): void {
+  const figures = Object.keys(subjects).map((name) => {
+    const nanos = timings.get(name) ?? [];
+    const bytes = Math.max(median(allocations.get(name) ?? []), 0);
+    return { name, best: Math.min(...nanos), median: median(nanos), bytes };
+  });
+  if (values.json) {
+    console.log(JSON.stringify({ node: process.version, batches, requests, load: loadAtStart, figures }));
+    return;
+  }
+  console.log(`\n## The hot path: ${batches} batches of ${requests} requests\n`);
+  console.log(`${machine(availableParallelism(), loadAtStart)}\n`);
+  console.log(
+    table(
+      ['part', 'ns, best batch', 'ns, median', 'bytes'],
+      figures.map(({ name, best, median, bytes }) => [
+        name,
+        best.toFixed(0),
+        median.toFixed(0),
+        bytes.toFixed(0),
+      ]),
+    ),
+  );
+}
