@@ -29,6 +29,8 @@ export interface AuditLogOptions {
   readonly file: string;
   readonly mode: AuditMode;
   readonly key: Buffer | undefined;
+  /** Whether to set aside what a crash has torn: only for who is alone with the log. */
+  readonly recover: boolean;
   /** Called once, when a record could not be written: the service has to lock. */
   readonly lost: (error: Error) => void;
   /** Takes the records that can no longer be written. */
@@ -87,7 +89,7 @@ export class AuditLog {
    * @throws the system's error
    */
   static open(options: AuditLogOptions): AuditLog {
-    const recovery = recover(options.file);
+    const recovery = recover(options.file, options.recover);
     const log = new AuditLog(options, openForAppend(options.file), recovery);
     log.#note('open', { reason: 'start', previous: log.#previous, version, pid: process.pid });
     if (recovery.unclean) {
@@ -98,6 +100,7 @@ export class AuditLog {
       writeWhole(writeSync(log.#fd, bytes), bytes);
       fdatasyncSync(log.#fd);
       log.#sealed(records, hash);
+      log.#lastSyncMs = performance.now();
     } catch (error) {
       closeSync(log.#fd);
       throw error;

@@ -21,10 +21,11 @@ const FIRST = '{"type":"open"';
 
 /**
  * Finds the end of a log before anything is added to it. What stands behind the last seal was torn by a crash: it
- * is copied to a file beside the log, then taken off the log. Only for a log that nobody is writing.
+ * is copied to a file beside the log, then taken off the log. When others write to
+ * it too (`alone` is false), its end is only read.
  * @throws the system's error
  */
-export function recover(file: string): Recovery {
+export function recover(file: string, alone: boolean): Recovery {
   let fd: number;
   try {
     fd = openSync(file, 'r+');
@@ -38,6 +39,8 @@ export function recover(file: string): Recovery {
     const { seal, end } = lastSeal(fd, size);
     const tornBytes = size - end;
     if (seal === undefined && size > 0) assertOurs(fd, file, size);
+    // What another process is writing just now looks like a torn end.
+    if (!alone) return { last: seal?.hash ?? readHead(file), unclean: false, tornBytes: 0, aside: undefined };
     let aside: string | undefined;
     if (tornBytes > 0) {
       aside = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;

@@ -5,8 +5,9 @@ import { parseArgs } from 'node:util';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
 import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
+import { drainLine, drainOf } from '../routes/status.ts';
 import { complain } from './help.ts';
-import { commandConfig, drainLine, fetchStatus, operatorDoor } from './operator.ts';
+import { commandConfig, fetchStatus, operatorDoor } from './operator.ts';
 
 const HELP = `usage: master-agent stop
 
@@ -61,7 +62,7 @@ export async function run(args: readonly string[]): Promise<number> {
     await delay(LOOK_MS);
     if (door !== undefined)
       await fetchStatus(door).then(
-        (status) => progress.show(drainLine(status)),
+        (status) => progress.show(drainLine(drainOf(status))),
         () => undefined,
       );
   }

@@ -2,13 +2,13 @@ import { userInfo } from 'node:os';
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { AuditLog } from '../audit/audit-log.ts';
+import { auditFile } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
 import { isAlive } from '../lifecycle/pid-file.ts';
 import { findRun } from '../lifecycle/shutdown-record.ts';
-import { readAuditKey } from '../service/credential.ts';
-import { auditFile } from '../service/witness.ts';
+import { readAuditKey } from '../secrets.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 
@@ -77,6 +77,7 @@ async function putOnRecord(file: string, key: Buffer | undefined, fields: object
       file,
       key,
       mode: 'batched',
+      recover: true,
       lost: (error) => {
         failure = error;
       },

@@ -128,6 +128,7 @@ function destroyAfterFlush(socket: Socket): void {
 /** Which sockets are open, and what is on each. */
 export class Connections {
   readonly #open = new Map<Socket, Connection>();
+  readonly #waiting: (() => void)[] = [];
   #arrivals = 0;
 
   /** Connections and requests that ever came: two equal readings mean that nothing came between them. */
@@ -143,6 +144,11 @@ export class Connections {
     let idle = 0;
     for (const connection of this.#open.values()) if (connection.idle) idle += 1;
     return idle;
+  }
+
+  /** Resolves when no socket is open. */
+  emptied(): Promise<void> {
+    return this.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   [Symbol.iterator](): IterableIterator<Connection> {
@@ -163,6 +169,7 @@ export class Connections {
     socket.destroySoon = () => connection.close();
     socket.once('close', () => {
       this.#open.delete(socket);
+      if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
       // Responses queued behind the current one get no `close` event of their own from Node.
       for (const exchange of [...connection.exchanges]) ended(connection, exchange);
     });

@@ -30,6 +30,8 @@ export interface DoorParts extends Surroundings {
   readonly gate: Gate;
   readonly connections: Connections;
   readonly router: Router;
+  /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
+  readonly accepting: () => boolean;
   /** Set when an answer may only leave once it is on record; false when it cannot be recorded. */
   readonly keep?: ((exchange: Exchange, whole: boolean, status: number) => Promise<boolean>) | undefined;
   /** Hears of every admitted request when it is over. */
@@ -82,7 +84,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     }
     const exchange = new Exchange(request, response, connection.client, leave, parts);
     connection.begin(exchange);
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (!parts.accepting()) connection.markLast();
     response.on('close', () => end(connection, exchange));
     if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
     serve(exchange, response);
@@ -143,7 +145,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
     connection.conclude(step);
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (!parts.accepting()) connection.markLast();
   }
 
   function end(connection: Connection, exchange: Exchange): void {
@@ -170,7 +172,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       end(connection, latest);
     }
     connection.conclude(() => answerMalformed(connection, error));
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (!parts.accepting()) connection.markLast();
   }
 }
 

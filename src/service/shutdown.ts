@@ -1,5 +1,3 @@
-import type { Server } from 'node:http';
-import { Server as NetServer } from 'node:net';
 import type { Logger } from 'pino';
 import type { Connections } from '../http/connections.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
@@ -9,14 +7,12 @@ import { afterReading, seconds, within } from '../lifecycle/deadline.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { CutRequest } from '../lifecycle/shutdown-record.ts';
+import type { Listener } from './listener.ts';
 
 /** A request whose body stops coming for so long is cut while the service stops, so that it does not cost the grace. */
 const STALL_MS = 5_000;
 /** How often stalled bodies are looked for. */
 const STALL_CHECK_MS = 500;
-/** Holding the door: how long it must be quiet, and how often we look at most. */
-const HOLD_MS = 3;
-const HOLD_ROUNDS = 25;
 /** The quiet tail: gone when so long nothing came, and in any case after the bound. */
 const QUIET_MS = 10;
 const TAIL_MS = 250;
@@ -28,13 +24,19 @@ const AUDIT_CLOSE_MS = 4_000;
 /** What a stop works on. */
 export interface ShutdownParts {
   readonly lifecycle: Lifecycle;
-  readonly server: Server;
+  readonly listener: Listener;
   readonly gate: Gate;
   readonly connections: Connections;
   readonly inFlight: InFlight;
   readonly log: Logger;
+  /** Takes the lines that tell people how the stop goes; a supervisor tells them itself, for all its workers. */
+  readonly narrator: Logger;
   /** Requests that have ended so far, by outcome. */
   readonly outcomes: Readonly<Record<Outcome, number>>;
+  /** Hears how many requests were in flight when the gate was locked. */
+  readonly locked: (inFlight: number) => void;
+  /** Hears that nothing is in flight any more, and what had to be cut for that. */
+  readonly drained: (cut: readonly CutRequest[]) => void;
   /** Ends what the application has opened. */
   readonly stopApp: () => Promise<void>;
   /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
@@ -75,7 +77,7 @@ export interface ShutdownResult {
  * way, and it ends the timer behind the time limits for half-sent requests.
  */
 export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promise<ShutdownResult> {
-  const { lifecycle, server, gate, connections, inFlight, log } = parts;
+  const { lifecycle, listener, gate, connections, inFlight, narrator: log } = parts;
   const orderedMs = performance.now();
   log.info({ reason: plan.reason }, plan.announcement);
   const orderedAt = new Date();
@@ -96,9 +98,10 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   lifecycle.orderStop({ reason: plan.reason, orderedAt, lockAtMs: lockedMs, deadlineMs });
   lifecycle.to('stopping');
   for (const connection of connections) connection.markLast();
-  if (!plan.failSafe) stopAccepting(server);
+  if (!plan.failSafe) listener.close();
   const inFlightAtLock = inFlight.count;
   const before = { ...parts.outcomes, rejected: gate.refused.stopping };
+  parts.locked(inFlightAtLock);
   log.warn(
     { in_flight: inFlightAtLock },
     `Service state: STOPPING - ${plan.failSafe ? 'Rejecting new requests (fail-safe mode). ' : ''}` +
@@ -136,7 +139,8 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   }
 
   // The quiet tail: refuse what was on its way, then leave.
-  if (server.listening) await holdTheDoor(server, gate, connections);
+  parts.drained(cut);
+  await listener.lastCall(gate, connections);
   await quietTail(connections);
   await hangUp(gate, connections);
   gate.flushSummary();
@@ -173,28 +177,6 @@ function exitCodeOf(end: { kept: boolean; ordered: ExitCode; cut: boolean; left:
   if (!end.kept) return ExitCode.AuditLost;
   if (end.ordered !== ExitCode.Ok) return end.ordered;
   return end.cut ? ExitCode.Forced : end.left;
-}
-
-/** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
-export function stopAccepting(server: Server): void {
-  if (server.listening) NetServer.prototype.close.call(server);
-}
-
-/**
- * A connection that sits in the accept queue when the listening socket closes is reset. So, before that, answers are
- * held back for a few milliseconds: clients that wait for one open no connection, the queue runs empty, and what
- * came is answered right after the socket is closed.
- */
-async function holdTheDoor(server: Server, gate: Gate, connections: Connections): Promise<void> {
-  gate.hold();
-  for (let round = 0; round < HOLD_ROUNDS; round += 1) {
-    const before = connections.arrivals;
-    await afterReading(HOLD_MS);
-    if (connections.arrivals === before) break;
-  }
-  stopAccepting(server);
-  await afterReading(0);
-  gate.release();
 }
 
 /** Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. */
