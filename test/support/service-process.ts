@@ -22,6 +22,8 @@ export interface Exit {
 export interface SpawnOptions {
   /** Arguments behind `main`; default: the test application. */
   readonly args?: readonly string[];
+  /** For node, in front of `main`. */
+  readonly nodeArgs?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Default: a directory of its own, removed at the end. */
   readonly stateDir?: string;
@@ -48,10 +50,10 @@ export class ServiceProcess {
 
   private constructor(
     t: Test,
-    { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
+    { args = [TEST_APP], nodeArgs = [], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...process.execArgv, ...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
