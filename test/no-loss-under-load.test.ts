@@ -1,4 +1,5 @@
-import t from 'tap';
+import t, { type Test } from 'tap';
+import { holdDrain } from './support/drain.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess } from './support/service-process.ts';
 
@@ -16,29 +17,63 @@ interface Ledger {
 for (let restart = 1; restart <= RESTARTS; restart += 1) {
   t.test(`under a closed loop a stop loses no request (${restart} of ${RESTARTS})`, async (t) => {
     const service = await ServiceProcess.running(t);
-    const ledger: Ledger = { served: 0, refused: 0, lost: [] };
-    let warm: () => void = () => undefined;
-    const warmed = new Promise<void>((resolve) => {
-      warm = resolve;
-    });
-    const clients = Array.from({ length: CLIENTS }, () =>
-      hammer(service.port, ledger, () => {
-        if (ledger.served === CLIENTS * 20) warm();
-      }),
-    );
-    await warmed;
+    const load = hammer(service.port);
+    await load.until(({ served }) => served >= CLIENTS * 10);
 
     service.signal('SIGTERM');
     t.strictSame(await service.exited, { code: 0, signal: null });
-    await Promise.all(clients);
-    t.strictSame(ledger.lost, []);
-    t.ok(ledger.refused > 0, 'the lock was met');
-    t.equal(service.report().rejected, ledger.refused, 'and each refusal has arrived');
+    assertNothingLost(t, service, await load.ended);
+  });
+
+  // Each refusal closes its connection, so now the clients open new ones all the time, up to the very end.
+  t.test(`nor does the end of a drain that all have knocked at (${restart} of ${RESTARTS})`, async (t) => {
+    const service = await ServiceProcess.running(t);
+    const drain = await holdDrain(service);
+    const load = hammer(service.port);
+    await load.until(({ served }) => served >= CLIENTS * 10);
+    await service.stop();
+    await load.until(({ refused }) => refused >= CLIENTS * 10);
+
+    await drain.finish(t);
+    assertNothingLost(t, service, await load.ended);
   });
 }
 
+function assertNothingLost(t: Test, service: ServiceProcess, ledger: Ledger): void {
+  t.strictSame(ledger.lost, []);
+  t.ok(ledger.refused > 0, 'the lock was met');
+  t.equal(service.report().rejected, ledger.refused, 'and each refusal has arrived');
+}
+
+interface Load {
+  until(reached: (ledger: Ledger) => boolean): Promise<void>;
+  /** Resolves when the service cannot be reached any more. */
+  readonly ended: Promise<Ledger>;
+}
+
+function hammer(port: number): Load {
+  const ledger: Ledger = { served: 0, refused: 0, lost: [] };
+  const waiting = new Set<() => void>();
+  const answered = (): void => {
+    for (const look of waiting) look();
+  };
+  const clients = Array.from({ length: CLIENTS }, () => askOn(port, ledger, answered));
+  return {
+    until: (reached) =>
+      new Promise((resolve) => {
+        const look = (): void => {
+          if (!reached(ledger)) return;
+          waiting.delete(look);
+          resolve();
+        };
+        waiting.add(look);
+      }),
+    ended: Promise.all(clients).then(() => ledger),
+  };
+}
+
 /** Asks again and again, on one connection as long as it may, until the service cannot be reached any more. */
-async function hammer(port: number, ledger: Ledger, served: () => void): Promise<void> {
+async function askOn(port: number, ledger: Ledger, answered: () => void): Promise<void> {
   for (;;) {
     let client: RawClient;
     try {
@@ -51,7 +86,7 @@ async function hammer(port: number, ledger: Ledger, served: () => void): Promise
         const { status, headers } = await client.get('/').response();
         if (status === 200) ledger.served += 1;
         else ledger.refused += 1;
-        if (status === 200) served();
+        answered();
         open = headers.connection !== 'close';
       } catch (error) {
         ledger.lost.push(String(error));
