@@ -172,9 +172,10 @@ export class Service {
   }
 
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
-  start(): Promise<void> {
+  async start(): Promise<void> {
     this.#starting ??= this.#bringUp();
-    return this.#starting;
+    // The application's start() may never settle. A stop does not wait for it for ever, and neither does our caller.
+    await Promise.race([this.#starting, this.stopped]);
   }
 
   /** STARTING, from top to bottom. Each step is a line in the log; whatever fails, all that was opened is closed. */

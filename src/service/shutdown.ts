@@ -108,40 +108,29 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
       `${inFlightAtLock} in-flight requests remaining.`,
   );
 
-  // The drain.
+  // The drain, and the quiet tail: refuse what was on its way, then leave.
   const cut: CutRequest[] = [];
+  let forced = false;
   if (inFlightAtLock > 0) {
     log.info(
       `Waiting up to ${seconds(plan.timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`,
     );
-    const stallWatch = cutStalledBodies(connections, (exchange) =>
-      cutExchange(exchange, 'its body has stalled'),
-    );
+  }
+  const stallWatch = cutStalledBodies(connections, (exchange) =>
+    cutExchange(exchange, 'its body has stalled'),
+  );
+  do {
     await within(deadlineMs - performance.now(), Promise.race([inFlight.drained(), plan.cutNow]));
-    clearInterval(stallWatch);
-  }
-  const forced = inFlight.count > 0;
-  if (forced) {
-    const count = inFlight.count;
-    const waited = seconds(performance.now() - lockedMs);
-    const early = deadlineMs - performance.now() > 1;
-    log.warn(
-      { in_flight: count },
-      early
-        ? `Shutdown forced: ${count} requests still in-flight after ${waited}s`
-        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(plan.timeoutMs)}s`,
-    );
-    const exchanges = [...connections.exchanges()];
-    for (const exchange of exchanges) cutExchange(exchange, 'the time is over');
-    const held = count - exchanges.length;
-    if (held > 0) log.warn(`Cut ${held} pieces of work that the application still held in flight`);
-    log.error('Force shutdown: In-flight requests did not complete in time');
-  }
-
-  // The quiet tail: refuse what was on its way, then leave.
-  parts.drained(cut);
-  await listener.lastCall(gate, connections);
-  await quietTail(connections);
+    if (inFlight.count > 0) {
+      forced = true;
+      force();
+    }
+    parts.drained(cut);
+    await listener.lastCall(gate, connections);
+    await quietTail(connections);
+    // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
+  } while (inFlight.count > 0 && !forced);
+  clearInterval(stallWatch);
   await hangUp(gate, connections);
   gate.flushSummary();
 
@@ -160,6 +149,22 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     rejected: gate.refused.stopping - before.rejected,
     exitCode,
   };
+
+  function force(): void {
+    const count = inFlight.count;
+    const early = deadlineMs - performance.now() > 1;
+    log.warn(
+      { in_flight: count },
+      early
+        ? `Shutdown forced: ${count} requests still in-flight after ${seconds(performance.now() - lockedMs)}s`
+        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(plan.timeoutMs)}s`,
+    );
+    const exchanges = [...connections.exchanges()];
+    for (const exchange of exchanges) cutExchange(exchange, 'the time is over');
+    const held = count - exchanges.length;
+    if (held > 0) log.warn(`Cut ${held} pieces of work that the application still held in flight`);
+    log.error('Force shutdown: In-flight requests did not complete in time');
+  }
 
   function cutExchange(exchange: Exchange, why: string): void {
     const { id, method, path, ageMs, phase } = exchange;

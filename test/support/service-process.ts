@@ -4,12 +4,16 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { Test } from 'tap';
+import root, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/shutdown-record.ts';
 import type { Status } from '../../src/routes/status.ts';
 
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const MAIN = join(ROOT, 'src/main.ts');
+
+/** What .taprc grants, also under node's runner: machines are slow, and a test that waits for a state waits for it. */
+const LIMIT_MS = 120_000;
+root.setTimeout(LIMIT_MS);
 
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
@@ -22,6 +26,8 @@ export interface Exit {
 export interface SpawnOptions {
   /** Arguments behind `main`; default: the test application. */
   readonly args?: readonly string[];
+  /** For node, in front of `main`. */
+  readonly nodeArgs?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Default: a directory of its own, removed at the end. */
   readonly stateDir?: string;
@@ -48,10 +54,11 @@ export class ServiceProcess {
 
   private constructor(
     t: Test,
-    { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
+    { args = [TEST_APP], nodeArgs = [], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
+    t.setTimeout(LIMIT_MS);
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...process.execArgv, ...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
