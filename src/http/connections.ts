@@ -17,6 +17,8 @@ export class Connection {
   readonly refused: ServerResponse[] = [];
   /** What could not be parsed as a request; answered when the exchanges before it are done. */
   malformed: NodeJS.ErrnoException | undefined;
+  /** Refused for overload and answered, but not sent: in front of them may be an exchange. */
+  #passedOver = 0;
   #closing = false;
   #latest: IncomingMessage | undefined;
   /** `socket.bytesRead` when the latest request came, or was over: more than that, and a next one has begun. */
@@ -65,11 +67,20 @@ export class Connection {
     return true;
   }
 
+  /** Notes an answer that does not end the connection, so that no answer in front of it may either. */
+  passOver(response: ServerResponse): void {
+    this.#passedOver += 1;
+    response.once('close', () => {
+      this.#passedOver -= 1;
+    });
+  }
+
   /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
   markLast(): void {
     const last = this.exchanges.length - 1;
+    const behind = this.refused.length + this.#passedOver;
     for (const [index, exchange] of this.exchanges.entries()) {
-      exchange.markLast(index === last && this.refused.length === 0);
+      exchange.markLast(index === last && behind === 0);
     }
   }
 
