@@ -19,6 +19,7 @@ export class Connection {
   malformed: NodeJS.ErrnoException | undefined;
   /** Refused for overload and answered, but not sent: in front of them may be an exchange. */
   #passedOver = 0;
+  #requests = 0;
   #closing = false;
   #latest: IncomingMessage | undefined;
   /** `socket.bytesRead` when the latest request came, or was over: more than that, and a next one has begun. */
@@ -49,7 +50,13 @@ export class Connection {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
   }
 
+  /** Requests that ever came on it. */
+  get requests(): number {
+    return this.#requests;
+  }
+
   arrived(request: IncomingMessage): void {
+    this.#requests += 1;
     this.#latest = request;
     this.#bytesBefore = this.socket.bytesRead;
   }
