@@ -9,6 +9,11 @@ import type { Test } from 'tap';
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const MAIN = join(ROOT, 'src/main.ts');
 
+/** How this process was started, so that a child reads TypeScript too: in any directory, so without bare names. */
+const EXEC_ARGV = process.execArgv.map((arg) =>
+  arg.replace(/^(--import=)?tsx$/, `$1${import.meta.resolve('tsx')}`),
+);
+
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
 
@@ -49,7 +54,7 @@ export class ServiceProcess {
     { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...EXEC_ARGV, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
