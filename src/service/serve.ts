@@ -64,7 +64,8 @@ function reload(service: Service, current: Config, app: string | undefined, log:
     service.reload(next);
     log.info('Settings reloaded');
   } catch (error) {
-    log.error(`Reload refused, the settings stay as they were: ${messageOf(error).replaceAll('\n', '; ')}`);
+    const why = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
+    log.error(`Reload refused, the settings stay as they were: ${why}`);
   }
 }
 
