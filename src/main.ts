@@ -13,7 +13,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly strin
 };
 
 const [first, ...rest] = process.argv.slice(2);
-const command = first === undefined ? undefined : COMMANDS[first.replace(/^--(?=help$)|^-(?=h$)/, '')];
+const name = first?.replace(/^--(?=help$)/, '') ?? '';
+const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 
 process.exit(await play());
 

@@ -1,4 +1,4 @@
-import { SETTINGS } from '../config.ts';
+import { ConfigError, SETTINGS } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 
@@ -36,6 +36,7 @@ export function helpText(): string {
 
 /** A command line that cannot be understood is bad configuration. */
 export function complain(problem: unknown): number {
-  process.stderr.write(`master-agent: ${messageOf(problem)} (see master-agent --help)\n`);
+  const lines = problem instanceof ConfigError ? problem.mistakes : [messageOf(problem)];
+  for (const line of lines) process.stderr.write(`master-agent: ${line} (see master-agent --help)\n`);
   return ExitCode.Config;
 }

@@ -17,6 +17,9 @@ export class Connection {
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
   readonly refused: ServerResponse[] = [];
+  /** Refused for overload and answered, but not sent: in front of them may be an exchange. */
+  #passedOver = 0;
+  #requests = 0;
   #closing = false;
   #latest: IncomingMessage | undefined;
   #latestResponse: ServerResponse | undefined;
@@ -50,7 +53,13 @@ export class Connection {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
   }
 
+  /** Requests that ever came on it. */
+  get requests(): number {
+    return this.#requests;
+  }
+
   arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
+    this.#requests += 1;
     this.#latest = request;
     this.#latestResponse = response;
     this.#bytesBefore = this.socket.bytesRead;
@@ -82,11 +91,20 @@ export class Connection {
     else before.once('close', () => this.closing || this.socket.destroyed || step());
   }
 
+  /** Notes an answer that does not end the connection, so that no answer in front of it may either. */
+  passOver(response: ServerResponse): void {
+    this.#passedOver += 1;
+    response.once('close', () => {
+      this.#passedOver -= 1;
+    });
+  }
+
   /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
   markLast(): void {
     const last = this.exchanges.length - 1;
+    const behind = this.refused.length + this.#passedOver;
     for (const [index, exchange] of this.exchanges.entries()) {
-      exchange.markLast(index === last && this.refused.length === 0 && this.#conclusion === undefined);
+      exchange.markLast(index === last && behind === 0 && this.#conclusion === undefined);
     }
   }
 

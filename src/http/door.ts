@@ -86,6 +86,9 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     connection.begin(exchange);
     if (!parts.accepting()) connection.markLast();
     response.on('close', () => end(connection, exchange));
+    // Node says in this answer that the connection closes, but leaves the closing to the client.
+    if (connection.requests === server.maxRequestsPerSocket)
+      response.once('finish', () => connection.close());
     if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
     serve(exchange, response);
   }
@@ -179,8 +182,10 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
 /** Sets the limits that can also change while the server runs. */
 export function applyLimits(server: Server, limits: DoorLimits): void {
   server.keepAliveTimeout = limits.keepAliveTimeoutMs;
-  server.headersTimeout = limits.headersTimeoutMs;
   server.requestTimeout = limits.requestTimeoutMs;
+  // Node exchanges the two when the head may take longer than the whole, and then the whole takes as long as the head.
+  const longestHeadMs = limits.requestTimeoutMs > 0 ? limits.requestTimeoutMs : Number.POSITIVE_INFINITY;
+  server.headersTimeout = Math.min(limits.headersTimeoutMs, longestHeadMs);
   server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
   // Node has no value that means "no limit": it is the property's absence.
   if (limits.maxConnections > 0) server.maxConnections = limits.maxConnections;

@@ -256,7 +256,7 @@ export class Supervisor {
       try {
         await this.#reloadOnce();
       } catch (error) {
-        reason = messageOf(error).replaceAll('\n', '; ');
+        reason = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
       }
       const outcome: ReloadOutcome = {
         outcome: reason === '' ? 'done' : 'refused',

@@ -15,6 +15,11 @@ const MAIN = join(ROOT, 'src/main.ts');
 const LIMIT_MS = 120_000;
 root.setTimeout(LIMIT_MS);
 
+/** How this process was started, so that a child reads TypeScript too: in any directory, so without bare names. */
+const EXEC_ARGV = process.execArgv.map((arg) =>
+  arg.replace(/^(--import=)?tsx$/, `$1${import.meta.resolve('tsx')}`),
+);
+
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
 
@@ -58,7 +63,7 @@ export class ServiceProcess {
   ) {
     t.setTimeout(LIMIT_MS);
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, ...nodeArgs, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...EXEC_ARGV, ...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
