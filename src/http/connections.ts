@@ -73,7 +73,9 @@ export class Connection {
   end(exchange: Exchange): boolean {
     const index = this.exchanges.indexOf(exchange);
     if (index === -1) return false;
-    this.exchanges.splice(index, 1);
+    // Without pipelining it is the only one, and `splice` would make an array of it.
+    if (this.exchanges.length === 1) this.exchanges.pop();
+    else this.exchanges.splice(index, 1);
     if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
     this.#bytesBefore = this.socket.bytesRead;
     return true;

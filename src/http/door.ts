@@ -65,9 +65,9 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   applyLimits(server, limits);
 
   server.on('connection', (socket) => connections.open(socket, end));
-  server.on('request', (request, response) => arrive(request, response));
-  server.on('checkContinue', (request, response) => arrive(request, response));
-  server.on('checkExpectation', (request, response) => arrive(request, response));
+  server.on('request', arrive);
+  server.on('checkContinue', arrive);
+  server.on('checkExpectation', arrive);
   server.on('connect', (request, socket) => {
     inTurn(socket, () => arrive(request, responseOn(socket, request)));
   });
