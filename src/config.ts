@@ -1,6 +1,9 @@
 import { join } from 'node:path';
-import { AUDIT_MODES, type AuditMode } from './audit/audit-log.ts';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './logger.ts';
+
+export const AUDIT_MODES = ['batched', 'strict'] as const;
+/** `batched`: on its way within 100 ms, on disk at the end. `strict`: on disk before the answer leaves. */
+export type AuditMode = (typeof AUDIT_MODES)[number];
 
 /** One setting: its name in the environment, and everything that has to be known about it. */
 interface Setting<T> {

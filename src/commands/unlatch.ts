@@ -7,8 +7,8 @@ import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
 import { isAlive } from '../lifecycle/pid-file.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import { findRun } from '../lifecycle/shutdown-record.ts';
-import { readAuditKey } from '../secrets.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 

@@ -6,7 +6,7 @@ import { type Verdict, verify } from '../audit/verify.ts';
 import { auditFile } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
-import { readAuditKey } from '../secrets.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 

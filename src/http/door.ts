@@ -84,13 +84,18 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     }
     const exchange = new Exchange(request, response, connection.client, leave, parts);
     connection.begin(exchange);
-    if (!parts.accepting()) connection.markLast();
+    if (isLeaving()) connection.markLast();
     response.on('close', () => end(connection, exchange));
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
     if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
     serve(exchange, response);
+  }
+
+  /** Whether clients are to come back on another connection, which each last answer on one tells them. */
+  function isLeaving(): boolean {
+    return parts.lifecycle.state === 'stopping' || !parts.accepting();
   }
 
   function serveRequest(exchange: Exchange, response: ServerResponse): void {
@@ -148,7 +153,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
     connection.conclude(step);
-    if (!parts.accepting()) connection.markLast();
+    if (isLeaving()) connection.markLast();
   }
 
   function end(connection: Connection, exchange: Exchange): void {
@@ -175,7 +180,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       end(connection, latest);
     }
     connection.conclude(() => answerMalformed(connection, error));
-    if (!parts.accepting()) connection.markLast();
+    if (isLeaving()) connection.markLast();
   }
 }
 

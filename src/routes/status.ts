@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
-import type { AuditLog, AuditMode } from '../audit/audit-log.ts';
+import type { AuditLog } from '../audit/audit-log.ts';
 import type { Head } from '../audit/head.ts';
+import type { AuditMode } from '../config.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';

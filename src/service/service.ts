@@ -16,6 +16,7 @@ import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
 import { addressOf, DOOR, handedSocket, probe, urlOf } from '../lifecycle/listen.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
+import { readToken } from '../lifecycle/secrets.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import { signalNumber } from '../lifecycle/signals.ts';
 import { checkStopBudget } from '../lifecycle/stop-budget.ts';
@@ -24,7 +25,6 @@ import type { MetricsSnapshot } from '../routes/metrics.ts';
 import { openOperatorDoor } from '../routes/operator-door.ts';
 import type { Status } from '../routes/status.ts';
 import { addServiceRoutes } from '../routes/table.ts';
-import { readToken } from '../secrets.ts';
 import { version } from '../version.ts';
 import { type App, type AppSource, assertAppFile, loadApp } from './app.ts';
 import { factsOf, type ServiceFacts } from './facts.ts';
@@ -173,7 +173,11 @@ export class Service {
 
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
   async start(): Promise<void> {
-    this.#starting ??= this.#bringUp();
+    if (this.#starting === undefined) {
+      this.#starting = this.#bringUp();
+      // Who waits for the end of a service that never began has not to wait.
+      this.#starting.catch((error) => this.#over.resolve(reportOf(failedStart(error), new Date())));
+    }
     // The application's start() may never settle. A stop does not wait for it for ever, and neither does our caller.
     await Promise.race([this.#starting, this.stopped]);
   }
@@ -204,7 +208,7 @@ export class Service {
         this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
         return;
       }
-      await this.#giveUp(error);
+      await this.#giveUp();
       throw error;
     }
   }
@@ -250,8 +254,8 @@ export class Service {
     this.#log.info(none ? "No application: the service's own routes alone" : `Application started: ${name}`);
   }
 
-  /** The start has failed: what it had opened is closed, and whoever waits for the end finds it done. */
-  async #giveUp(error: unknown): Promise<void> {
+  /** The start has failed: what it had opened is closed. */
+  async #giveUp(): Promise<void> {
     this.#lifecycle.to('stopped');
     this.#finishing = Promise.resolve();
     this.#listener.close();
@@ -263,7 +267,6 @@ export class Service {
     this.#closeOperatorDoor();
     await this.#witness.close();
     this.#record?.abandon();
-    this.#over.resolve(reportOf(failedStart(error), new Date()));
   }
 
   /** Reopens the files that something else may have renamed: the audit log. */

@@ -5,8 +5,8 @@ import { messageOf } from '../error.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import type { State } from '../lifecycle/lifecycle.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import type { Attempt } from '../routes/admin.ts';
-import { readAuditKey } from '../secrets.ts';
 
 /** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
 export class Witness {

@@ -19,13 +19,13 @@ import {
   urlOf,
 } from '../lifecycle/listen.ts';
 import { keepReloadOutcome, type ReloadOutcome } from '../lifecycle/reload-record.ts';
+import { readAuditKey, readToken } from '../lifecycle/secrets.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import { signalNumber } from '../lifecycle/signals.ts';
 import { checkStopBudget } from '../lifecycle/stop-budget.ts';
 import { type Attempt, Credential } from '../routes/admin.ts';
 import { openOperatorDoor } from '../routes/operator-door.ts';
 import { drainLine } from '../routes/status.ts';
-import { readAuditKey, readToken } from '../secrets.ts';
 import type { Notifier } from '../systemd/notify.ts';
 import { version } from '../version.ts';
 import { Crew } from './crew.ts';
