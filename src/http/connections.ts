@@ -50,7 +50,7 @@ export class Connection {
   arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
     this.#latest = request;
     this.#latestResponse = response;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
   }
 
   begin(exchange: Exchange): void {
@@ -63,8 +63,14 @@ export class Connection {
     if (index === -1) return false;
     this.exchanges.splice(index, 1);
     if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
+    // What still comes of a body that nobody has read does not belong to a next request either.
+    if (!exchange.request.complete) exchange.request.once('end', () => this.#noRequestYet());
     return true;
+  }
+
+  #noRequestYet(): void {
+    this.#bytesBefore = this.socket.bytesRead;
   }
 
   /**
