@@ -11,6 +11,8 @@ type Refuse = (response: ServerResponse, last: boolean) => void;
 /** One open socket, and what is on it. */
 export class Connection {
   readonly socket: Socket;
+  /** Monotonic milliseconds. */
+  readonly openedMs = performance.now();
   /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
@@ -24,6 +26,11 @@ export class Connection {
 
   constructor(socket: Socket) {
     this.socket = socket;
+  }
+
+  /** Whether nothing has ever come on it. */
+  get silent(): boolean {
+    return this.socket.bytesRead === 0;
   }
 
   get idle(): boolean {
