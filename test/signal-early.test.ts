@@ -9,6 +9,7 @@ t.test('a SIGTERM before anything but its handler is loaded is obeyed', async (t
   const preload = pathToFileURL(join(FIXTURES, 'signal-when-trapped.ts')).href;
   const service = ServiceProcess.spawn(t, { nodeArgs: ['--import', preload] });
   t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'trapped, with node:http still to be loaded', 'before anything slow');
   t.match(service.output, 'Received signal 15');
   t.match(service.output, 'INFO: Service shutdown complete');
   t.notMatch(service.output, 'RUNNING');

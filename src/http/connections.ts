@@ -13,6 +13,8 @@ export class Connection {
   readonly socket: Socket;
   /** The client's address: asked for now, because a closed socket no longer knows it. */
   readonly client: string;
+  /** Monotonic milliseconds. */
+  readonly openedMs = performance.now();
   /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
@@ -30,6 +32,11 @@ export class Connection {
   constructor(socket: Socket) {
     this.socket = socket;
     this.client = socket.remoteAddress ?? 'unknown';
+  }
+
+  /** Whether nothing has ever come on it. */
+  get silent(): boolean {
+    return this.socket.bytesRead === 0;
   }
 
   get idle(): boolean {
@@ -62,7 +69,7 @@ export class Connection {
     this.#requests += 1;
     this.#latest = request;
     this.#latestResponse = response;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
   }
 
   begin(exchange: Exchange): void {
@@ -77,8 +84,14 @@ export class Connection {
     if (this.exchanges.length === 1) this.exchanges.pop();
     else this.exchanges.splice(index, 1);
     if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
+    // What still comes of a body that nobody has read does not belong to a next request either.
+    if (!exchange.request.complete) exchange.request.once('end', () => this.#noRequestYet());
     return true;
+  }
+
+  #noRequestYet(): void {
+    this.#bytesBefore = this.socket.bytesRead;
   }
 
   /**

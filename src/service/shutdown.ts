@@ -127,7 +127,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     }
     parts.drained(cut);
     await listener.lastCall(gate, connections);
-    await quietTail(connections);
+    await quietTail(connections, lockedMs);
     // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
   } while (inFlight.count > 0 && !forced);
   clearInterval(stallWatch);
@@ -184,14 +184,24 @@ function exitCodeOf(end: { kept: boolean; ordered: ExitCode; cut: boolean; left:
   return end.cut ? ExitCode.Forced : end.left;
 }
 
-/** Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. */
-async function quietTail(connections: Connections): Promise<void> {
+/**
+ * Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. Who has
+ * connected since the lock is about to ask, however slow it is: that is waited for as long as the tail may be.
+ */
+async function quietTail(connections: Connections, lockedMs: number): Promise<void> {
   const endMs = performance.now() + TAIL_MS;
   let before = '';
-  for (let now = signs(connections); now !== before && performance.now() < endMs; now = signs(connections)) {
+  let now = signs(connections);
+  while ((now !== before || isAnyoneAboutToAsk(connections, lockedMs)) && performance.now() < endMs) {
     before = now;
     await afterReading(QUIET_MS);
+    now = signs(connections);
   }
+}
+
+function isAnyoneAboutToAsk(connections: Connections, lockedMs: number): boolean {
+  for (const { openedMs, silent } of connections) if (silent && openedMs >= lockedMs) return true;
+  return false;
 }
 
 function signs(connections: Connections): string {
