@@ -2,6 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { hasCode, messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
 import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
@@ -38,7 +39,12 @@ export async function run(args: readonly string[]): Promise<number> {
     return complain(error);
   }
   const file = config.pidFile ?? join(config.stateDir, 'master-agent.pid');
-  const owner = readPidFile(file);
+  let owner: PidFileOwner;
+  try {
+    owner = readPidFile(file);
+  } catch (error) {
+    return complain(`PID_FILE: want a file that can be read, got "${file}": ${messageOf(error)}`);
+  }
   if (owner.kind !== 'ours') {
     say(`Nothing to stop: ${nobody(owner, file)}`);
     if (owner.kind !== 'none') rmSync(file, { force: true });
@@ -48,7 +54,13 @@ export async function run(args: readonly string[]): Promise<number> {
   // Looked up first: the note of where the door is goes when the service does.
   const door = operatorDoor(config);
   say(`Stopping process ${pid}`);
-  process.kill(pid, 'SIGTERM');
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch (error) {
+    // Gone in this very moment: then its report is there.
+    if (!hasCode(error, 'ESRCH'))
+      return complain(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
+  }
   const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
   const progress = new Progress();
   while (isAlive(pid)) {
