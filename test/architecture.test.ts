@@ -11,8 +11,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   audit: [],
   systemd: [],
   http: ['lifecycle', 'audit'],
-  routes: ['http', 'lifecycle'],
-  supervisor: ['lifecycle', 'systemd', 'routes'],
+  routes: ['http', 'lifecycle', 'audit'],
+  supervisor: ['lifecycle', 'audit', 'systemd', 'routes'],
   service: ['lifecycle', 'audit', 'systemd', 'http', 'routes', 'supervisor/messages.ts'],
   commands: ['lifecycle', 'audit', 'systemd', 'routes', 'service', 'supervisor'],
 };

@@ -15,7 +15,7 @@ interface Failure {
 /** Starts a service with the application at `path`, and gives what its start failed with. */
 async function failureOf(t: Test, path: string): Promise<Failure> {
   const stateDir = tempDir(t);
-  const config = completeConfig({ host: '127.0.0.1', port: 0, opsPort: 0, stateDir });
+  const config = completeConfig({ host: '127.0.0.1', port: 0, opsPort: 0, stateDir, auditLog: 'off' });
   const service = new Service(path, config, pino({ level: 'silent' }));
   t.teardown(() => service.force('the end of the test'));
   try {

@@ -79,7 +79,10 @@ t.test('SIGHUP takes what was edited in .env, and a mistake in it changes nothin
   service.signal('SIGTERM');
   await service.line('STOPPING');
   service.signal('SIGHUP');
-  t.equal(await service.line('Reload refused: '), 'WARNING: Reload refused: the service is stopping');
+  t.equal(
+    await service.line('Reload refused: '),
+    'ERROR: Reload refused, the settings stay as they were: the service is stopping',
+  );
   service.release('b');
   t.equal((await held.response()).status, 200);
   t.strictSame(await service.exited, { code: 0, signal: null });

@@ -1,6 +1,7 @@
-import type { TallySnapshot } from '../http/tally.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
 import type { Status } from '../routes/status.ts';
+
+type TallySnapshot = MetricsSnapshot['tallies'][number];
 
 /** What workers that have left had counted: a counter must not fall because a process has gone. */
 export interface Departed {

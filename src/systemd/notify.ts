@@ -1,5 +1,5 @@
+import { ConfigError } from '../config.ts';
 import { messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 
 /** Tells the service manager how the service does (sd_notify(3)). Where there is none, every call does nothing. */
 export interface Notifier {
@@ -36,7 +36,7 @@ const SUN_PATH_BYTES = 108;
 /**
  * Finds the service manager's socket. Node has no datagram sockets for AF_UNIX, so this calls the C library through
  * koffi, which is an optional dependency and only loaded here.
- * @throws StartError 78 when a manager waits for word and there is no koffi to send it with
+ * @throws ConfigError when a manager waits for word and there is no koffi to send it with
  */
 export async function createNotifier(env: NodeJS.ProcessEnv = process.env): Promise<Notifier> {
   const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = env;
@@ -59,11 +59,10 @@ async function openSocket(path: string): Promise<(state: string) => void> {
   try {
     koffi = (await import('koffi')).default;
   } catch (error) {
-    throw new StartError(
+    throw new ConfigError([
       `NOTIFY_SOCKET: want the package koffi to notify systemd, got: ${messageOf(error)}. Install it (npm ci without ` +
         '--omit=optional), or use Type=exec',
-      ExitCode.Config,
-    );
+    ]);
   }
   const libc = koffi.load(null);
   const socket = libc.func('int socket(int, int, int)');
@@ -81,10 +80,7 @@ async function openSocket(path: string): Promise<(state: string) => void> {
 function socketAddress(path: string): Buffer {
   const name = Buffer.from(path);
   if (name.length >= SUN_PATH_BYTES) {
-    throw new StartError(
-      `NOTIFY_SOCKET: want a path under ${SUN_PATH_BYTES} bytes, got "${path}"`,
-      ExitCode.Config,
-    );
+    throw new ConfigError([`NOTIFY_SOCKET: want a path under ${SUN_PATH_BYTES} bytes, got "${path}"`]);
   }
   const abstract = path.startsWith('@');
   if (abstract) name[0] = 0;

@@ -48,7 +48,7 @@ export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: Embedd
   );
   const service = createService({
     ...(app === undefined ? {} : { app }),
-    config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, ...config },
+    config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, auditLog: 'off', ...config },
     log,
   });
   t.teardown(() => service.force('the end of the test'));
