@@ -56,9 +56,9 @@ t.test('the imports of all files were found', async (t) => {
     'each names a file',
   );
   // One of each kind, so that a pattern that overlooks a kind is noticed.
-  t.match(imports, [{ file: 'commands/help.ts', target: 'config.ts' }]);
   const has = (file: string, target: string): boolean =>
     imports.some((found) => found.file === file && found.target === target);
+  t.ok(has('commands/help.ts', 'config.ts'), 'import');
   t.ok(has('main.ts', 'commands/stop.ts'), 'import()');
   t.ok(has('http/exchange.ts', 'http/context.ts'), 'import type');
   t.ok(has('index.ts', 'http/response.ts'), 'export from');

@@ -121,7 +121,9 @@ t.test('the process ends with the code and one fatal line, and the cause behind 
     `export default { start() { throw new Error('no database'); } };`,
   );
   const misshapen = moduleIn(dir, 'misshapen.mjs', 'export default 5;');
-  const [one, two] = [broken, misshapen].map((path) => ServiceProcess.spawn(t, { args: [path] }));
+  const [one, two] = [broken, misshapen].map((path) =>
+    ServiceProcess.spawn(t, { args: [path], env: { AUDIT_LOG: 'off' } }),
+  );
   t.strictSame(await one?.exited, { code: 70, signal: null });
   t.strictSame(await two?.exited, { code: 78, signal: null });
   const fatal = (service?: ServiceProcess): string[] | undefined =>

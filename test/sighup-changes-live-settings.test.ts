@@ -80,7 +80,7 @@ t.test('SIGHUP takes what was edited in .env, and a mistake in it changes nothin
   await service.line('STOPPING');
   service.signal('SIGHUP');
   t.equal(
-    await service.line('Reload refused: '),
+    await service.line('the service is stopping'),
     'ERROR: Reload refused, the settings stay as they were: the service is stopping',
   );
   service.release('b');
