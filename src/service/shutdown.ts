@@ -35,8 +35,8 @@ export interface ShutdownParts {
   readonly outcomes: Readonly<Record<Outcome, number>>;
   /** Hears how many requests were in flight when the gate was locked. */
   readonly locked: (inFlight: number) => void;
-  /** Hears that nothing is in flight any more, and what had to be cut for that. */
-  readonly drained: (cut: readonly CutRequest[]) => void;
+  /** Hears that nothing is in flight any more, what had to be cut for that, and whether the drain was forced to its end. */
+  readonly drained: (cut: readonly CutRequest[], forced: boolean) => void;
   /** Ends what the application has opened. */
   readonly stopApp: () => Promise<void>;
   /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
@@ -139,7 +139,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   }
 
   // The quiet tail: refuse what was on its way, then leave.
-  parts.drained(cut);
+  parts.drained(cut, forced);
   await listener.lastCall(gate, connections);
   await quietTail(connections);
   await hangUp(gate, connections);
