@@ -11,6 +11,9 @@ import type { Status } from '../../src/routes/status.ts';
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const MAIN = join(ROOT, 'src/main.ts');
 
+/** The loader by its path: a child may run in another directory, where its name leads nowhere. */
+const EXEC_ARGV = process.execArgv.map((arg) => (arg === 'tsx' ? import.meta.resolve('tsx') : arg));
+
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
 
@@ -22,7 +25,8 @@ export interface Exit {
 export interface SpawnOptions {
   /** Arguments behind `main`; default: the test application. */
   readonly args?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** Undefined: not set at all, so that a `.env` can set it. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   /** Default: a directory of its own, removed at the end. */
   readonly stateDir?: string;
   readonly cwd?: string;
@@ -51,7 +55,7 @@ export class ServiceProcess {
     { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...EXEC_ARGV, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
@@ -88,11 +92,16 @@ export class ServiceProcess {
   /** Starts one and comes back when it accepts requests. */
   static async running(t: Test, options: SpawnOptions = {}): Promise<ServiceProcess> {
     const service = new ServiceProcess(t, options);
-    const line = await service.line('Service state: RUNNING');
-    service.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
-    const door = service.lines.find((text) => text.includes("Operator's door open"));
-    service.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
+    await service.accepting();
     return service;
+  }
+
+  /** Comes back when it accepts requests. */
+  async accepting(): Promise<void> {
+    const line = await this.line('Service state: RUNNING');
+    this.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
+    const door = this.lines.find((text) => text.includes("Operator's door open"));
+    this.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
   }
 
   get pid(): number {
