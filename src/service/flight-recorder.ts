@@ -1,20 +1,22 @@
-import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { CutRequest } from '../lifecycle/shutdown-record.ts';
 
 /** How long the loop may stand still before what is in flight is written down. */
-export const STALL_MS = 500;
+const STALL_MS = 500;
 const BEAT_MS = 200;
 /** Requests that are remembered at most; while more are in flight the others go without a name. */
 const SLOTS = 512;
-const SLOT_BYTES = 256;
 /** When it was admitted, as wall-clock milliseconds; 0 for a free slot. Then the length of the text, then the text. */
-const TEXT_AT = 10;
+const LAYOUT = { slotBytes: 256, lengthAt: 8, textAt: 10 } as const;
 
-/** What the main thread and the recorder's thread share. */
-export interface RecorderMemory {
+/** What the recorder's thread is given. */
+export interface RecorderData {
+  /** Shared with the main thread: a number that grows while its loop turns, and what is in flight. */
   readonly beats: SharedArrayBuffer;
   readonly slots: SharedArrayBuffer;
+  readonly layout: typeof LAYOUT;
+  readonly stallMs: number;
+  readonly fd: number;
+  readonly supervisor: number;
 }
 
 /** What a record needs of a request. */
@@ -30,50 +32,47 @@ export interface Recorded {
  */
 export class FlightRecorder {
   readonly #beats = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-  readonly #slots = new SharedArrayBuffer(SLOTS * SLOT_BYTES);
+  readonly #slots = new SharedArrayBuffer(SLOTS * LAYOUT.slotBytes);
   readonly #view = new DataView(this.#slots);
   readonly #bytes = Buffer.from(this.#slots);
   readonly #free = Array.from({ length: SLOTS }, (_, index) => SLOTS - 1 - index);
 
-  /** @param fd where the names are written; @param supervisor the process that reads them */
-  constructor(fd: number, supervisor: number) {
+  /**
+   * @param fd where the names are written
+   * @param supervisor the process that reads them
+   * @param failed hears that the thread has ended: nothing is recorded any more
+   */
+  constructor(fd: number, supervisor: number, failed: (error: Error) => void) {
     const cell = new Int32Array(this.#beats);
     setInterval(() => {
       Atomics.add(cell, 0, 1);
       Atomics.notify(cell, 0);
     }, BEAT_MS).unref();
-    // The same ending as this module's: the source is run as it is in development.
-    const file = new URL(`./recorder-thread${extname(import.meta.url)}`, import.meta.url);
-    const memory: RecorderMemory = { beats: this.#beats, slots: this.#slots };
-    new Worker(file, { workerData: { ...memory, fd, supervisor } }).unref();
+    const data: RecorderData = {
+      ...{ beats: this.#beats, slots: this.#slots, layout: LAYOUT, stallMs: STALL_MS },
+      ...{ fd, supervisor },
+    };
+    // Options of this process, such as a loader, are none of the thread's business.
+    const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {
+      workerData: data,
+      execArgv: [],
+    });
+    thread.on('error', failed);
+    thread.unref();
   }
 
   /** Remembers a request; call what is returned when it is over. */
   begin({ id, method, path }: Recorded): () => void {
     const slot = this.#free.pop();
     if (slot === undefined) return () => undefined;
-    const at = slot * SLOT_BYTES;
-    const length = this.#bytes.write(`${id} ${method} ${path}`, at + TEXT_AT, SLOT_BYTES - TEXT_AT, 'utf8');
-    this.#view.setUint16(at + 8, length);
+    const { slotBytes, lengthAt, textAt } = LAYOUT;
+    const at = slot * slotBytes;
+    const length = this.#bytes.write(`${id} ${method} ${path}`, at + textAt, slotBytes - textAt, 'utf8');
+    this.#view.setUint16(at + lengthAt, length);
     this.#view.setFloat64(at, Date.now());
     return () => {
       this.#view.setFloat64(at, 0);
       this.#free.push(slot);
     };
   }
-}
-
-/** What is remembered, the oldest first. */
-export function readSlots(slots: SharedArrayBuffer): CutRequest[] {
-  const view = new DataView(slots);
-  const bytes = Buffer.from(slots);
-  const found: CutRequest[] = [];
-  for (let at = 0; at < slots.byteLength; at += SLOT_BYTES) {
-    const since = view.getFloat64(at);
-    if (since === 0) continue;
-    const text = bytes.toString('utf8', at + TEXT_AT, at + TEXT_AT + view.getUint16(at + 8));
-    const [id = '', method = '', path = ''] = text.split(' ', 3);
-    found.push({ id, method, path, age_ms: Date.now() - since });
-  }
-  return found.sort((a, b) => b.age_ms - a.age_ms);
 }

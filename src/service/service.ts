@@ -45,10 +45,10 @@ export interface Post {
   readonly listener: Listener;
   /** Remembers what is in flight for the case that this process can no longer tell. */
   readonly recorder: FlightRecorder;
-  /** Hears how many requests were in flight at the lock. */
-  readonly locked: (inFlight: number) => void;
-  /** Hears that nothing is in flight any more, and what had to be cut for that. */
-  readonly drained: (cut: readonly CutRequest[]) => void;
+  /** Hears how many requests were in flight at the lock, and what the stop will end with if all goes well. */
+  readonly locked: (inFlight: number, exitCode: ExitCode) => void;
+  /** Hears that nothing is in flight any more, what had to be cut for that, and whether the drain was forced to its end. */
+  readonly drained: (cut: readonly CutRequest[], forced: boolean) => void;
   /** Hears that an administrator, or the application, has asked for an emergency shutdown of the whole service. */
   readonly emergency: (reason: string, by: string) => void;
 }
@@ -56,6 +56,8 @@ export interface Post {
 /** One service: its parts, and the ways in which it begins, changes and ends. */
 export class Service {
   readonly #log: Logger;
+  /** Takes the lines that tell people of the service's life; a supervisor tells them itself, for all its workers. */
+  readonly #narrator: Logger;
   readonly #source: AppSource;
   readonly #post: Post | undefined;
   readonly #listener: Listener;
@@ -87,6 +89,7 @@ export class Service {
     this.#config = config;
     this.#log = log;
     this.#post = post;
+    this.#narrator = post === undefined ? log : pino({ level: 'silent' });
     this.#listener = post?.listener ?? new OwnListener(config.host, config.port);
     this.#witness = new Witness(log, (error) => this.#auditLost(error));
     this.#lifecycle = new Lifecycle((state) => this.#witness.state(state));
@@ -202,7 +205,7 @@ export class Service {
       await this.#listener.open(this.#door.server);
       if (abandoned()) return;
       this.#lifecycle.to('running');
-      this.#log.info(`Service state: RUNNING - Accepting requests on ${this.#listener.where}`);
+      this.#narrator.info(`Service state: RUNNING - Accepting requests on ${this.#listener.where}`);
     } catch (error) {
       if (abandoned()) {
         this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
@@ -406,10 +409,10 @@ export class Service {
         connections: this.#connections,
         inFlight: this.#inFlight,
         log: this.#log,
-        narrator: this.#post === undefined ? this.#log : pino({ level: 'silent' }),
+        narrator: this.#narrator,
         outcomes: this.#outcomes,
-        locked: (inFlight) => this.#post?.locked(inFlight),
-        drained: (cut) => this.#post?.drained(cut),
+        locked: (inFlight) => this.#post?.locked(inFlight, why.exitCode),
+        drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
         closeAudit: () => this.#witness.close(),
       },
@@ -424,7 +427,7 @@ export class Service {
     );
     const report = reportOf(result, startedAt);
     this.#keep(report);
-    if (this.#post === undefined) this.#log.info({ report }, 'Service shutdown complete');
+    this.#narrator.info({ report }, 'Service shutdown complete');
     this.#closeOperatorDoor();
     return report;
   }

@@ -35,8 +35,8 @@ export interface ShutdownParts {
   readonly outcomes: Readonly<Record<Outcome, number>>;
   /** Hears how many requests were in flight when the gate was locked. */
   readonly locked: (inFlight: number) => void;
-  /** Hears that nothing is in flight any more, and what had to be cut for that. */
-  readonly drained: (cut: readonly CutRequest[]) => void;
+  /** Hears that nothing is in flight any more, what had to be cut for that, and whether the drain was forced to its end. */
+  readonly drained: (cut: readonly CutRequest[], forced: boolean) => void;
   /** Ends what the application has opened. */
   readonly stopApp: () => Promise<void>;
   /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
@@ -125,7 +125,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
       forced = true;
       force();
     }
-    parts.drained(cut);
+    parts.drained(cut, forced);
     await listener.lastCall(gate, connections);
     await quietTail(connections, lockedMs);
     // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.

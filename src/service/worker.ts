@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
-import { ConfigError, parseConfig } from '../config.ts';
+import { type Config, ConfigError, parseConfig } from '../config.ts';
 import { messageOf } from '../error.ts';
 import type { Connections } from '../http/connections.ts';
 import type { Gate } from '../http/gate.ts';
@@ -16,14 +16,16 @@ import { Service } from './service.ts';
 /** One service under a supervisor: it decides nothing about its own life but to lock itself when something is lost. */
 export async function work(signals: SignalTrap): Promise<ExitCode> {
   try {
-    const config = parseConfig(process.env);
+    const config = shareOf(parseConfig(process.env));
     const log = createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
     const listener = new HandedListener();
     const service = new Service(config.app ?? {}, config, log, {
       listener,
-      recorder: new FlightRecorder(RECORDER_FD, process.ppid),
-      locked: (inFlight) => tell({ type: 'locked', inFlight }),
-      drained: (cut) => tell({ type: 'drained', cut }),
+      recorder: new FlightRecorder(RECORDER_FD, process.ppid, (error) =>
+        log.error({ err: error }, 'What is in flight is not recorded any more'),
+      ),
+      locked: (inFlight, exitCode) => tell({ type: 'locked', inFlight, exitCode }),
+      drained: (cut, forced) => tell({ type: 'drained', cut, forced }),
       emergency: (reason, by) => tell({ type: 'emergency', reason, by }),
     });
     obey(service, listener, log);
@@ -52,6 +54,11 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
   }
 }
 
+/** What is set for the whole service, and counted by each worker for itself, is split between them. */
+function shareOf(config: Config): Config {
+  return { ...config, maxConnections: Math.ceil(config.maxConnections / config.workers) };
+}
+
 /** The chain from what the supervisor says to what it does. */
 function obey(service: Service, listener: HandedListener, log: Logger): void {
   process.on('message', (message: ToWorker, socket: Socket | undefined) => {
@@ -62,9 +69,6 @@ function obey(service: Service, listener: HandedListener, log: Logger): void {
         return;
       case 'stop':
         void service.stop(message.reason, message.delayMs);
-        return;
-      case 'emergency':
-        void service.emergencyShutdown(message.reason, message.by);
         return;
       case 'lock':
         service.lockNow();
@@ -88,17 +92,21 @@ function obey(service: Service, listener: HandedListener, log: Logger): void {
         tell({ type: 'beat', snapshot: service.metrics() });
     }
   });
-  process.once('disconnect', () => {
+  const orphaned = (): void => {
     log.error('The supervisor is gone: leaving as soon as what is in flight is done');
     listener.leave();
     void service.stop('the loss of the supervisor', 0);
-  });
+  };
+  process.once('disconnect', orphaned);
+  // It may have gone before anybody listened.
+  if (!process.connected) orphaned();
 }
 
 /** Connections that a supervisor has accepted. */
 class HandedListener implements Listener {
   readonly where = "the supervisor's address";
   #server: Server | undefined;
+  #open = 0;
   #closed = false;
   #hold: () => void = () => undefined;
   #leave: () => void = () => undefined;
@@ -118,7 +126,18 @@ class HandedListener implements Listener {
   }
 
   take(socket: Socket): void {
-    this.#server?.emit('connection', socket);
+    const limit = this.#server?.maxConnections ?? 0;
+    if (this.#server === undefined || (limit > 0 && this.#open >= limit)) {
+      socket.destroy();
+      return;
+    }
+    this.#open += 1;
+    socket.once('close', () => {
+      this.#open -= 1;
+    });
+    // What node:http asks of its own listening socket: a client that has said all it has to say still gets its answer.
+    socket.allowHalfOpen = true;
+    this.#server.emit('connection', socket);
     socket.resume();
   }
 

@@ -1,30 +1,34 @@
+import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { within } from '../lifecycle/deadline.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { ExitCode } from '../lifecycle/exit-code.ts';
 import type { CutRequest } from '../lifecycle/shutdown-record.ts';
 import type { OpenRequest, WorkerStatus } from '../routes/status.ts';
-import { BEAT_MS, type ToWorker } from './messages.ts';
+import { HandOut } from './hand-out.ts';
+import { backOff, type Hirer, hire, hireAll, type Plan } from './hire.ts';
+import { BEAT_MS, type Drained, type ToWorker } from './messages.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
-import { type StartFailure, WorkerHandle } from './worker-handle.ts';
+import { WorkerHandle } from './worker-handle.ts';
 
-/** A worker that dies before it is ready, without a word, is tried so often. */
-const MOST_ATTEMPTS = 5;
-const FIRST_BACKOFF_MS = 100;
-const LONGEST_BACKOFF_MS = 5_000;
 /** A worker that has served so long has not died at once. */
 const SETTLED_MS = 10_000;
 /** The longest that idle connections may keep a retired worker. */
 const LONGEST_LINGER_MS = 90_000;
+/** What a retired worker gets beyond its connections' time and its requests': its application's stop(), its audit log. */
+const RETIRE_GRACE_MS = 5_000;
 /** How long workers may take to answer when somebody asks for figures. */
 const ANSWER_MS = 500;
-/** Connections that wait for a worker, while there is none. */
-const MOST_WAITING = 1_024;
+/** How long the system may take to end processes that were killed. */
+const REAP_MS = 2_000;
 
 /** What the supervisor has to know of its workers. */
 export interface CrewEvents {
-  cut(worker: WorkerHandle, requests: readonly CutRequest[]): void;
+  /** Requests that a worker has cut which does not leave with the whole service. */
+  cut(requests: readonly CutRequest[]): void;
+  /** A worker that had become ready has ended without a report. What it had in flight is lost. */
+  died(worker: WorkerHandle): void;
   emergency(reason: string, by: string): void;
   auditLost(): void;
 }
@@ -37,14 +41,12 @@ export class Crew {
   readonly #all = new Set<WorkerHandle>();
   /** Those that connections are handed to. */
   #serving: WorkerHandle[] = [];
-  #next = 0;
-  #waiting: Socket[] = [];
-  #stopping = false;
-  #config: Config | undefined;
-  #variables: NodeJS.ProcessEnv = {};
-  #size = 0;
+  readonly #handOut: HandOut;
+  readonly #hirer: Hirer;
+  readonly #stop = new AbortController();
+  /** What those who serve were made from. */
+  #plan: Plan | undefined;
   #failures = 0;
-  generation = 0;
   departed: Departed = NOBODY;
   /** Workers that were replaced because they ended, and those of them that were killed for standing still. */
   readonly replaced = { ended: 0, blocked: 0 };
@@ -52,11 +54,41 @@ export class Crew {
   constructor(log: Logger, events: CrewEvents) {
     this.#log = log;
     this.#events = events;
+    // As many as there are workers wait at once to try again.
+    setMaxListeners(0, this.#stop.signal);
+    const crew = this;
+    this.#handOut = new HandOut({
+      all: this.#all,
+      get serving() {
+        return crew.#serving;
+      },
+      get stopping() {
+        return crew.#stopping;
+      },
+    });
+    this.#hirer = {
+      log,
+      stop: this.#stop.signal,
+      get stopping() {
+        return crew.#stopping;
+      },
+      spawn: (plan) => this.#spawn(plan),
+      end: (worker) => this.#end(worker),
+    };
+  }
+
+  get #stopping(): boolean {
+    return this.#stop.signal.aborted;
   }
 
   /** How many there should be. */
   get size(): number {
-    return this.#size;
+    return this.#plan?.config.workers ?? 0;
+  }
+
+  /** The generation that serves. */
+  get generation(): number {
+    return this.#plan?.generation ?? 0;
   }
 
   get ready(): boolean {
@@ -64,117 +96,75 @@ export class Crew {
   }
 
   /** Starts a generation. @throws StartError when one of it does not become ready; then none of it is left */
-  async raise(generation: number, config: Config, variables: NodeJS.ProcessEnv): Promise<WorkerHandle[]> {
-    const attempts = await Promise.allSettled(
-      Array.from({ length: config.workers }, () => this.#raiseOne(generation, config, variables)),
-    );
-    const workers = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []));
-    const failed = attempts.find((attempt) => attempt.status === 'rejected');
-    if (failed === undefined) return workers;
-    for (const worker of workers) this.#end(worker);
-    throw failed.reason;
+  raise(plan: Plan): Promise<WorkerHandle[]> {
+    return hireAll(this.#hirer, plan);
   }
 
-  async #raiseOne(generation: number, config: Config, variables: NodeJS.ProcessEnv): Promise<WorkerHandle> {
-    for (let attempt = 1; ; attempt += 1) {
-      if (this.#stopping) throw new StartError('the service is stopping', ExitCode.Ok);
-      const worker = this.#spawn(generation, variables);
-      const failure = await becomeReady(worker, config.startTimeoutMs);
-      if (failure === undefined) return worker;
-      this.#end(worker);
-      // Who says why will say it again; who just dies may have been unlucky.
-      if (failure.exitCode !== undefined || attempt === MOST_ATTEMPTS) {
-        const tries = failure.exitCode === undefined ? `, ${attempt} times in a row` : '';
-        throw new StartError(`${failure.message}${tries}`, failure.exitCode ?? ExitCode.Internal);
-      }
-      this.#log.error(`${failure.message}: trying again`);
-      await pause(backoff(attempt));
-    }
-  }
-
-  #spawn(generation: number, variables: NodeJS.ProcessEnv): WorkerHandle {
+  #spawn({ generation, variables }: Plan): WorkerHandle {
     const worker = new WorkerHandle(generation, variables, {
       emergency: this.#events.emergency,
-      locked: (leaving) => this.#leaving(leaving),
-      exited: (gone) => this.#exited(gone),
+      locked: (leaving, exitCode) => this.#locked(leaving, exitCode),
+      drained: (leaving, drained) => this.#drained(leaving, drained),
+      returned: (sockets) => {
+        for (const socket of sockets) this.hand(socket);
+      },
+      ended: (gone) => this.#ended(gone),
     });
     this.#all.add(worker);
     return worker;
   }
 
   /** From now on these serve; those that did so far retire. */
-  appoint(workers: WorkerHandle[], config: Config, variables: NodeJS.ProcessEnv): void {
+  appoint(workers: WorkerHandle[], plan: Plan): void {
     const old = this.#serving;
-    this.#config = config;
-    this.#variables = variables;
-    this.#size = workers.length;
+    this.#plan = plan;
     this.#failures = 0;
-    this.generation = workers[0]?.generation ?? this.generation;
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
     this.#serving = workers;
-    for (const worker of old) this.#retire(worker, config);
-    this.#handWaiting();
+    for (const worker of old) this.#retire(worker, plan.config);
+    this.#handOut.giveWaiting();
     // One may have died while the others became ready.
-    for (const worker of workers) if (!worker.alive) this.#exited(worker);
+    for (const worker of workers) if (!worker.alive) this.#replaceFailed(worker);
   }
 
-  #retire(worker: WorkerHandle, config: Config): void {
+  #retire(worker: WorkerHandle, { keepAliveTimeoutMs, shutdownTimeoutMs }: Config): void {
     worker.dismissed = true;
-    const lingerMs = Math.min(config.keepAliveTimeoutMs + 2_000, LONGEST_LINGER_MS);
+    const idleMs = keepAliveTimeoutMs === 0 ? LONGEST_LINGER_MS : keepAliveTimeoutMs + 2 * BEAT_MS;
+    const lingerMs = Math.min(idleMs, LONGEST_LINGER_MS);
     worker.tell({ type: 'retire', lingerMs });
-    const mostMs = lingerMs + config.shutdownTimeoutMs + LONGEST_BACKOFF_MS;
-    void within(mostMs, worker.exited).then((left) => {
-      if (left) return;
+    const mostMs = lingerMs + shutdownTimeoutMs + RETIRE_GRACE_MS;
+    void within(mostMs, worker.ended).then((left) => {
+      if (left || this.#stopping) return;
       this.#log.error(`Worker ${worker.pid} did not retire in ${mostMs / 1000}s and is killed`);
       this.#end(worker);
     });
   }
 
-  /** Gives a connection to the next worker, one whose loop turns if there is one. */
   hand(socket: Socket): void {
-    const ready = this.#serving.filter(({ isReady }) => isReady);
-    const fresh = ready.filter(({ heardMs }) => performance.now() - heardMs < 2 * BEAT_MS);
-    const candidates = fresh.length > 0 ? fresh : ready;
-    this.#next += 1;
-    const worker = candidates[this.#next % candidates.length];
-    if (worker !== undefined) worker.hand(socket);
-    else if (this.#waiting.length < MOST_WAITING && !this.#stopping) this.#waiting.push(socket);
-    // During a stop there may be workers left that retire or are not appointed: they answer with 503.
-    else {
-      const anyone = [...this.#all].find(({ alive, readyMs }) => alive && readyMs !== undefined);
-      if (anyone === undefined) socket.destroy();
-      else anyone.hand(socket);
-    }
+    this.#handOut.give(socket);
   }
 
-  #handWaiting(): void {
-    for (const socket of this.#waiting.splice(0)) this.hand(socket);
-  }
-
+  /** There is nobody left who could take them. */
   dropWaiting(): void {
-    for (const socket of this.#waiting.splice(0)) socket.destroy();
+    this.#handOut.dropWaiting();
   }
 
   tellAll(message: ToWorker): void {
     for (const worker of this.#all) worker.tell(message);
   }
 
-  /** Everybody's part is over: nobody is replaced any more. Returns who is left. */
+  /** From now on nobody is replaced. Who is not ready has nothing in flight and ends. Returns who is left. */
   dismissAll(): WorkerHandle[] {
-    this.#stopping = true;
-    for (const worker of this.#all) {
-      worker.dismissed ||= worker.readyMs === undefined;
-      // Who is not ready has nothing in flight.
-      if (worker.readyMs === undefined) this.#end(worker);
-    }
-    return [...this.#all];
+    this.#stop.abort();
+    for (const worker of this.#all) if (worker.readyMs === undefined) this.#end(worker);
+    return [...this.#all].filter(({ readyMs }) => readyMs !== undefined);
   }
 
   async killAll(): Promise<void> {
-    this.#stopping = true;
+    this.#stop.abort();
     const all = [...this.#all];
     for (const worker of all) this.#end(worker);
-    await Promise.all(all.map(({ exited }) => exited));
+    await within(REAP_MS, Promise.all(all.map(({ ended }) => ended)));
   }
 
   #end(worker: WorkerHandle): void {
@@ -184,10 +174,12 @@ export class Crew {
 
   /** Kills workers that have not shown for so long that their event loop turns. They are replaced like any that end. */
   endBlocked(timeoutMs: number): void {
+    // Less than two beats says nothing.
+    const mostMs = Math.max(timeoutMs, 2 * BEAT_MS);
     for (const worker of this.#all) {
       if (worker.readyMs === undefined || !worker.alive) continue;
       const silentMs = performance.now() - worker.heardMs;
-      if (silentMs <= timeoutMs) continue;
+      if (silentMs <= mostMs) continue;
       this.#log.error(
         `Worker ${worker.pid} has not been heard of for ${Math.round(silentMs / 1000)}s: its event loop is blocked. Killed`,
       );
@@ -201,57 +193,67 @@ export class Crew {
     return this.#serving.every(({ isReady, heardMs }) => !isReady || performance.now() - heardMs <= withinMs);
   }
 
-  /** A worker that stops by itself, because its application has crashed, is replaced before it is gone. */
-  #leaving(worker: WorkerHandle): void {
-    const slot = this.#serving.indexOf(worker);
-    if (slot === -1 || this.#stopping || worker.dismissed) return;
+  #locked(worker: WorkerHandle, exitCode: ExitCode): void {
+    if (this.#stopping) return;
+    if (exitCode === ExitCode.AuditLost) this.#events.auditLost();
+    if (exitCode !== ExitCode.Internal || worker.dismissed) return;
+    // Its application has crashed. It finishes what it has, and is replaced before it is gone. What was handed to it
+    // so far comes before this word; there will be no more.
     worker.dismissed = true;
+    worker.tell({ type: 'leave' });
     this.#log.error(`Worker ${worker.pid} stops by itself and is replaced`);
-    this.#replaceFailed(worker, slot);
+    this.#replaceFailed(worker);
   }
 
-  #replaceFailed(worker: WorkerHandle, slot: number): void {
+  #drained(_worker: WorkerHandle, { cut }: Drained): void {
+    // A stop waits for all drains and tells of them together.
+    if (!this.#stopping && cut.length > 0) this.#events.cut(cut);
+  }
+
+  #ended(worker: WorkerHandle): void {
+    this.#all.delete(worker);
+    if (worker.snapshot !== undefined)
+      this.departed = addDeparted(this.departed, worker.snapshot, worker.lost);
+    if (worker.report === undefined && worker.readyMs !== undefined) this.#events.died(worker);
+    if (this.#stopping) return;
+    if (worker.report?.exit_code === ExitCode.AuditLost) this.#events.auditLost();
+    if (worker.dismissed || !this.#serving.includes(worker)) return;
+    this.#log.error(`Worker ${worker.pid} has ended ${worker.end} and is replaced`);
+    this.#replaceFailed(worker);
+  }
+
+  #replaceFailed(worker: WorkerHandle): void {
+    const slot = this.#serving.indexOf(worker);
+    const plan = this.#plan;
+    if (slot === -1 || plan === undefined || this.#stopping) return;
+    worker.dismissed = true;
     this.replaced.ended += 1;
     const served = performance.now() - (worker.readyMs ?? performance.now());
     this.#failures = served >= SETTLED_MS ? 0 : this.#failures + 1;
-    void this.#replace(slot, this.generation);
-  }
-
-  #exited(worker: WorkerHandle): void {
-    if (!this.#all.delete(worker)) return;
-    if (worker.snapshot !== undefined) this.departed = addDeparted(this.departed, worker.snapshot);
-    if (worker.report?.exit_code === ExitCode.AuditLost) this.#events.auditLost();
-    const slot = this.#serving.indexOf(worker);
-    if (worker.report === undefined && worker.readyMs !== undefined && !this.#stopping) {
-      this.#events.cut(worker, worker.inFlight);
-    }
-    if (slot === -1 || this.#stopping || worker.dismissed) return;
-    this.#log.error(`Worker ${worker.pid} has ended (${worker.end}) and is replaced`);
-    this.#replaceFailed(worker, slot);
+    void this.#replace(slot, plan);
   }
 
   /** Tries until there is one again: an application that cannot start now may be able to later. */
-  async #replace(slot: number, generation: number): Promise<void> {
+  async #replace(slot: number, plan: Plan): Promise<void> {
     for (;;) {
-      await pause(backoff(this.#failures - 1));
+      await backOff(this.#failures - 1, this.#stop.signal);
       // A reload may have replaced everybody meanwhile.
-      if (this.#stopping || this.generation !== generation || this.#config === undefined) return;
-      const worker = this.#spawn(generation, this.#variables);
-      const failure = await becomeReady(worker, this.#config.startTimeoutMs);
-      if (this.#stopping || this.generation !== generation) {
-        this.#end(worker);
+      if (this.#stopping || this.#plan !== plan) return;
+      const { worker, failure } = await hire(this.#hirer, plan);
+      if (this.#stopping) return;
+      if (this.#plan !== plan) {
+        if (worker !== undefined) this.#end(worker);
         return;
       }
-      if (failure === undefined) {
+      if (worker !== undefined) {
         this.#serving[slot] = worker;
         this.#log.info(`Worker ${worker.pid} serves in place of the one that has ended`);
-        this.#handWaiting();
-        if (!worker.alive) this.#exited(worker);
+        this.#handOut.giveWaiting();
+        if (!worker.alive) this.#replaceFailed(worker);
         return;
       }
       this.#failures += 1;
       this.#log.error(`A worker could not be replaced: ${failure.message}`);
-      this.#end(worker);
     }
   }
 
@@ -272,38 +274,11 @@ export class Crew {
       workers: all.map((worker) => ({
         pid: worker.pid,
         generation: worker.generation,
-        state:
-          worker.readyMs === undefined ? 'starting' : this.#serving.includes(worker) ? 'serving' : 'retiring',
+        state: worker.readyMs === undefined ? 'starting' : worker.dismissed ? 'retiring' : 'serving',
         in_flight: worker.inFlightCount,
         connections: worker.snapshot?.status.connections.open ?? 0,
         heard_ms_ago: Math.round(performance.now() - worker.heardMs),
       })),
     };
   }
-}
-
-/** Undefined when it is ready in time. */
-async function becomeReady(worker: WorkerHandle, timeoutMs: number): Promise<StartFailure | undefined> {
-  let outcome: { failure: StartFailure | undefined } | undefined;
-  await within(
-    timeoutMs,
-    worker.ready.then((failure) => {
-      outcome = { failure };
-    }),
-  );
-  const late = {
-    message: `the worker was not ready after ${timeoutMs / 1000}s`,
-    exitCode: ExitCode.Internal,
-  };
-  return outcome === undefined ? late : outcome.failure;
-}
-
-function backoff(failures: number): number {
-  return failures <= 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
 }

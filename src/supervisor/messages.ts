@@ -16,7 +16,6 @@ export type ToWorker =
   /** Comes with a socket. */
   | { readonly type: 'connection' }
   | { readonly type: 'stop'; readonly reason: string; readonly delayMs: number }
-  | { readonly type: 'emergency'; readonly reason: string; readonly by: string }
   /** Ends a lame duck; cuts what is in flight. */
   | { readonly type: 'lock' }
   | { readonly type: 'cut' }
@@ -33,10 +32,18 @@ export type FromWorker =
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: ExitCode }
   /** Once a second, and when asked: a loop that turns, and what it is doing. */
   | { readonly type: 'beat'; readonly snapshot: MetricsSnapshot }
-  | { readonly type: 'locked'; readonly inFlight: number }
-  | { readonly type: 'drained'; readonly cut: readonly CutRequest[] }
+  /** What it will end with tells why it has locked itself; with 0 it was told to. */
+  | { readonly type: 'locked'; readonly inFlight: number; readonly exitCode: ExitCode }
+  | ({ readonly type: 'drained' } & Drained)
   | { readonly type: 'emergency'; readonly reason: string; readonly by: string }
   | { readonly type: 'stopped'; readonly report: ShutdownReport; readonly snapshot: MetricsSnapshot };
+
+/** How a worker's drain has ended. */
+export interface Drained {
+  readonly cut: readonly CutRequest[];
+  /** Whether it was ended, by the deadline or by an order, with work still in flight. */
+  readonly forced: boolean;
+}
 
 /** How often a worker shows that its loop turns. */
 export const BEAT_MS = 1_000;

@@ -16,11 +16,15 @@ export const NOBODY: Departed = {
   rejected: { total: 0, starting: 0, stopping: 0, overloaded: 0 },
 };
 
-/** Adds what a worker had counted to what others before it had. */
-export function addDeparted(sum: Departed, { tallies, cut, status }: MetricsSnapshot): Departed {
+/** Adds what a worker had counted to what others before it had, and what was lost with it. */
+export function addDeparted(
+  sum: Departed,
+  { tallies, cut, status }: MetricsSnapshot,
+  lost: readonly unknown[],
+): Departed {
   return {
     tallies: sumTallies([...sum.tallies, ...tallies]),
-    cut: sum.cut + cut,
+    cut: sum.cut + cut + lost.length,
     rejected: sumRejected([sum.rejected, status.rejected]),
   };
 }

@@ -33,7 +33,8 @@ export interface SpawnOptions {
   readonly args?: readonly string[];
   /** For node, in front of `main`. */
   readonly nodeArgs?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** Undefined: not set at all, so that a `.env` can set it. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   /** Default: a directory of its own, removed at the end. */
   readonly stateDir?: string;
   readonly cwd?: string;
@@ -100,11 +101,16 @@ export class ServiceProcess {
   /** Starts one and comes back when it accepts requests. */
   static async running(t: Test, options: SpawnOptions = {}): Promise<ServiceProcess> {
     const service = new ServiceProcess(t, options);
-    const line = await service.line('Service state: RUNNING');
-    service.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
-    const door = service.lines.find((text) => text.includes("Operator's door open"));
-    service.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
+    await service.accepting();
     return service;
+  }
+
+  /** Comes back when it accepts requests. */
+  async accepting(): Promise<void> {
+    const line = await this.line('Service state: RUNNING');
+    this.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
+    const door = this.lines.find((text) => text.includes("Operator's door open"));
+    this.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
   }
 
   get pid(): number {
