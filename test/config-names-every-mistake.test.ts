@@ -140,10 +140,15 @@ t.test(
       }
     }
     // What is no rule's business is taken as it is; the token has tests of its own.
-    const free = ['HOST', 'OPS_HOST', 'APP', 'ADMIN_TOKEN', 'ADMIN_TOKEN_FILE', 'STATE_DIR', 'PID_FILE'].concat([
-      'AUDIT_LOG',
-      'AUDIT_KEY_FILE',
-    ]);
+    const free = [
+      'HOST',
+      'OPS_HOST',
+      'APP',
+      'ADMIN_TOKEN',
+      'ADMIN_TOKEN_FILE',
+      'STATE_DIR',
+      'PID_FILE',
+    ].concat(['AUDIT_LOG', 'AUDIT_KEY_FILE']);
     const names = Object.values(SETTINGS).map(({ name }) => name);
     t.strictSame(
       names.filter((name) => !free.includes(name) && !(name in RULES)),

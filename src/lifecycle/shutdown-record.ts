@@ -84,8 +84,15 @@ export class ShutdownRecord {
 
   /** The run never began: there is nothing to report, and an unclean end before it is still to be told. */
   abandon(): void {
-    if (this.last?.unclean) replaceFile(this.#running, this.last);
-    else rmSync(this.#running, { force: true });
+    if (!this.last?.unclean) {
+      rmSync(this.#running, { force: true });
+      return;
+    }
+    try {
+      replaceFile(this.#running, this.last);
+    } catch {
+      // On a full disk our own note stays, and says that there was an unclean end, too.
+    }
   }
 }
 
@@ -141,12 +148,17 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 /** Puts a file in place whole or not at all, and on disk before it returns. */
 function replaceFile(file: string, value: unknown): void {
   const draft = `${file}.${process.pid}`;
-  const descriptor = openSync(draft, 'w', 0o640);
   try {
-    writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
+    const descriptor = openSync(draft, 'w', 0o640);
+    try {
+      writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(draft, file);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
   }
-  renameSync(draft, file);
 }

@@ -2,7 +2,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { messageOf } from '../error.ts';
+import { hasCode, messageOf } from '../error.ts';
 import { Connections } from '../http/connections.ts';
 import { applyLimits, createDoor, type Door } from '../http/door.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
@@ -460,14 +460,14 @@ function failedStart(error: unknown): ShutdownResult {
   };
 }
 
-/** @throws StartError 78 when the directory cannot be used */
+/** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
 function openRecord(stateDir: string): ShutdownRecord {
   try {
     return new ShutdownRecord(stateDir);
   } catch (error) {
     throw new StartError(
       `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`,
-      ExitCode.Config,
+      hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO') ? ExitCode.AuditLost : ExitCode.Config,
       { cause: error },
     );
   }
