@@ -3,7 +3,7 @@ import { messageOf } from '../error.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
 import { type Head, keepHead } from './head.ts';
-import { join, type Recovery, recover } from './recover.ts';
+import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, sealBatch } from './seal.ts';
 
 export const AUDIT_MODES = ['batched', 'strict'] as const;
@@ -72,10 +72,8 @@ export class AuditLog {
     const recovery = options.joins ? join(options.file) : recover(options.file);
     const log = new AuditLog(options, recovery);
     log.#note('open', log.#opening('start'));
-    const { unclean, tornBytes, aside, missing } = recovery;
-    if (unclean || missing !== undefined) {
-      log.#note('unclean_end', { torn_bytes: tornBytes, aside: aside ?? null, missing: missing ?? null });
-    }
+    const unclean = uncleanEnd(recovery);
+    if (unclean !== undefined) log.#note('unclean_end', { ...unclean });
     try {
       const { bytes, records, hash } = log.#seal(false);
       log.#file.writeNow(bytes);

@@ -26,6 +26,18 @@ export interface Recovery {
   readonly missing: string | undefined;
 }
 
+/** An end that was not in order, as it is told on record and to operators. */
+export interface UncleanAudit {
+  readonly torn_bytes: number;
+  readonly aside: string | null;
+  readonly missing: string | null;
+}
+
+export function uncleanEnd({ unclean, tornBytes, aside, missing }: Recovery): UncleanAudit | undefined {
+  if (!unclean && missing === undefined) return undefined;
+  return { torn_bytes: tornBytes, aside: aside ?? null, missing: missing ?? null };
+}
+
 const CHUNK_BYTES = 1024 * 1024;
 const NEWLINE = 0x0a;
 

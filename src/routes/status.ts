@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { AuditMode } from '../audit/audit-log.ts';
 import type { Head } from '../audit/head.ts';
+import type { UncleanAudit } from '../audit/recover.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';
@@ -46,6 +47,8 @@ export interface Status {
     readonly mode: AuditMode;
     readonly head: Head;
     readonly last_sync_age_ms: number | null;
+    /** What the run before had left behind when it did not close the log; null when it did. */
+    readonly unclean_end: UncleanAudit | null;
     /** Why nothing is written any more. */
     readonly failure: string | null;
   } | null;

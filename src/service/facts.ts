@@ -1,4 +1,5 @@
 import type { AuditLog } from '../audit/audit-log.ts';
+import { uncleanEnd } from '../audit/recover.ts';
 import type { Connections } from '../http/connections.ts';
 import type { Outcome } from '../http/exchange.ts';
 import type { Gate } from '../http/gate.ts';
@@ -65,9 +66,15 @@ export function factsOf(parts: FactSources): Facts {
   function witness(): Status['audit'] {
     const log = parts.audit();
     if (log === undefined) return null;
-    const { mode, head, lastSyncMs, failure } = log;
+    const { mode, head, lastSyncMs, failure, recovery } = log;
     const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
-    return { mode, head, last_sync_age_ms: age, failure: failure?.message ?? null };
+    return {
+      mode,
+      head,
+      last_sync_age_ms: age,
+      unclean_end: uncleanEnd(recovery) ?? null,
+      failure: failure?.message ?? null,
+    };
   }
 
   function underWay(): Status['shutdown'] {

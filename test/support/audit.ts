@@ -1,7 +1,9 @@
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Test } from 'tap';
 import { AuditLog, type AuditLogOptions } from '../../src/audit/audit-log.ts';
 import { type Verdict, type VerifyOptions, verify } from '../../src/audit/verify.ts';
+import { ServiceProcess, type SpawnOptions } from './service-process.ts';
 
 /** One line of an audit log. */
 export interface AuditRecord {
@@ -81,4 +83,21 @@ export function linesOf(bytes: Buffer): Buffer[] {
     at = end;
   }
   return lines;
+}
+
+/** What a command of the service has come to. */
+export interface CommandEnd {
+  readonly code: number | null;
+  readonly lines: readonly string[];
+}
+
+/** Runs `master-agent` with these arguments to its end. */
+export async function command(
+  t: Test,
+  args: readonly string[],
+  options: Omit<SpawnOptions, 'args'> = {},
+): Promise<CommandEnd> {
+  const child = ServiceProcess.spawn(t, { ...options, args });
+  const { code } = await child.exited;
+  return { code, lines: child.lines };
 }
