@@ -154,9 +154,7 @@ export class AuditLog {
     clearTimeout(this.#timer);
     if (this.#failure === undefined) await this.#flush(true);
     this.#file.close();
-    if (this.#failure !== undefined) return false;
-    keepHead(this.#options.file, this.head);
-    return true;
+    return this.#failure === undefined;
   }
 
   #startFlush(): void {
@@ -192,6 +190,7 @@ export class AuditLog {
         if (final || joined.length > 0 || this.#options.mode === 'strict') await this.#file.sync();
         this.#sealed(records, hash);
       } else if (joined.length > 0) await this.#file.sync();
+      if (final) keepHead(this.#options.file, this.head);
       for (const resolve of joined) resolve(true);
     } catch (error) {
       this.#joined.push(...joined);
