@@ -1,22 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  fdatasync,
-  fdatasyncSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  stat,
-  write,
-  writeSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
-import { promisify } from 'node:util';
 import type { AuditMode } from '../config.ts';
-import { hasCode, messageOf } from '../error.ts';
+import { messageOf } from '../error.ts';
 import { version } from '../version.ts';
+import { AuditFile } from './audit-file.ts';
 import { type Head, keepHead } from './head.ts';
-import { type Recovery, recover } from './recover.ts';
+import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, sealBatch } from './seal.ts';
 
 /** What a record can hold. `undefined` is left out. */
@@ -26,8 +14,8 @@ export interface AuditLogOptions {
   readonly file: string;
   readonly mode: AuditMode;
   readonly key: Buffer | undefined;
-  /** Whether to set aside what a crash has torn: only for who is alone with the log. */
-  readonly recover: boolean;
+  /** Other processes are writing it already: what stands at its end is theirs, and nothing is set aside. */
+  readonly joins?: boolean;
   /** Called once, when a record could not be written: the service has to lock. */
   readonly lost: (error: Error) => void;
   /** Takes the records that can no longer be written. */
@@ -38,14 +26,8 @@ export interface AuditLogOptions {
 const BATCH_MS = 100;
 /** A batch of so many records is written at once. */
 const BATCH_RECORDS = 2_000;
-/** How often the name is compared with the file that is open: it may have been renamed or deleted. */
-const LOOK_MS = 1_000;
 /** Bytes that may wait for a disk that does not answer. More would end in no memory instead of in a lock. */
 const MOST_WAITING_BYTES = 32 * 1024 * 1024;
-
-const writeBytes = promisify(write);
-const syncData = promisify(fdatasync);
-const statFile = promisify(stat);
 
 /**
  * The audit log of one process: append-only NDJSON, each write sealed into a chain.
@@ -58,7 +40,7 @@ export class AuditLog {
   readonly #options: AuditLogOptions;
   readonly #chain = `${randomBytes(4).toString('hex')}-${process.pid}`;
   readonly #recovery: Recovery;
-  #fd: number;
+  readonly #file: AuditFile;
   #seq = 0;
   #previous: string;
   #waiting: string[] = [];
@@ -70,12 +52,10 @@ export class AuditLog {
   #failure: Error | undefined;
   #closed = false;
   #reopenAsked = false;
-  #lookedMs = performance.now();
-  #lastSyncMs: number | undefined;
 
-  private constructor(options: AuditLogOptions, fd: number, recovery: Recovery) {
+  private constructor(options: AuditLogOptions, recovery: Recovery) {
     this.#options = options;
-    this.#fd = fd;
+    this.#file = new AuditFile(options.file);
     this.#recovery = recovery;
     this.#previous = recovery.last ?? NOTHING;
   }
@@ -86,20 +66,17 @@ export class AuditLog {
    * @throws the system's error
    */
   static open(options: AuditLogOptions): AuditLog {
-    const recovery = recover(options.file, options.recover);
-    const log = new AuditLog(options, openForAppend(options.file), recovery);
-    log.#note('open', { reason: 'start', previous: log.#previous, version, pid: process.pid });
-    if (recovery.unclean) {
-      log.#note('unclean_end', { torn_bytes: recovery.tornBytes, aside: recovery.aside ?? null });
-    }
+    const recovery = options.joins ? join(options.file) : recover(options.file);
+    const log = new AuditLog(options, recovery);
+    log.#note('open', log.#opening('start'));
+    const unclean = uncleanEnd(recovery);
+    if (unclean !== undefined) log.#note('unclean_end', { ...unclean });
     try {
       const { bytes, records, hash } = log.#seal(false);
-      writeWhole(writeSync(log.#fd, bytes), bytes);
-      fdatasyncSync(log.#fd);
+      log.#file.writeNow(bytes);
       log.#sealed(records, hash);
-      log.#lastSyncMs = performance.now();
     } catch (error) {
-      closeSync(log.#fd);
+      log.#file.close();
       throw error;
     }
     return log;
@@ -121,7 +98,7 @@ export class AuditLog {
 
   /** Monotonic milliseconds of the last successful sync. */
   get lastSyncMs(): number | undefined {
-    return this.#lastSyncMs;
+    return this.#file.lastSyncMs;
   }
 
   /** Why nothing is written any more. */
@@ -131,7 +108,7 @@ export class AuditLog {
 
   /** Adds a record. It is written within 100 ms; in strict mode in the next flush. */
   record(type: string, fields: AuditFields): void {
-    this.add(JSON.stringify({ type, time: new Date().toISOString(), ...fields }));
+    this.add(lineOf(type, fields));
   }
 
   /** Adds a record that is a line of JSON already, beginning with its type. */
@@ -144,7 +121,7 @@ export class AuditLog {
     this.#waitingBytes += line.length;
     if (this.#waitingBytes > MOST_WAITING_BYTES) {
       this.#fail(new Error(`the disk does not take the audit log: ${this.#waitingBytes} bytes wait`));
-    } else if (this.#options.mode === 'strict' || this.#waiting.length >= BATCH_RECORDS) this.#startFlush();
+    } else if (this.#isPressing()) this.#startFlush();
     else this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
   }
 
@@ -158,6 +135,7 @@ export class AuditLog {
 
   /** Continues in a new file under the same name, once what is recorded so far is in the old one. */
   reopen(): void {
+    if (this.#failure !== undefined || this.#closed) return;
     this.#reopenAsked = true;
     this.#startFlush();
   }
@@ -168,14 +146,12 @@ export class AuditLog {
    */
   async close(): Promise<boolean> {
     while (this.#flushing !== undefined) await this.#flushing;
-    if (this.#closed || this.#failure !== undefined) return this.#failure === undefined;
+    if (this.#closed) return this.#failure === undefined;
     this.#closed = true;
     clearTimeout(this.#timer);
-    await this.#flush(true);
-    if (this.#failure !== undefined) return false;
-    closeSync(this.#fd);
-    keepHead(this.#options.file, this.head);
-    return true;
+    if (this.#failure === undefined) await this.#flush(true);
+    this.#file.close();
+    return this.#failure === undefined;
   }
 
   #startFlush(): void {
@@ -184,40 +160,39 @@ export class AuditLog {
     this.#flushing ??= this.#flushAll();
   }
 
-  /** Flushes until nothing waits. What comes while one flush is under way is the next one's. */
+  /** Flushes until nobody waits for it. What comes while one flush is under way is the next one's. */
   async #flushAll(): Promise<void> {
     // Let the turn of the loop end first: all that it records goes into one write.
     await new Promise(setImmediate);
-    while (
-      this.#failure === undefined &&
-      (this.#waiting.length > 0 || this.#joined.length > 0 || this.#reopenAsked)
-    ) {
-      await this.#flush(false);
-    }
+    do await this.#flush(false);
+    while (this.#failure === undefined && this.#isPressing());
     this.#flushing = undefined;
+    // Under load there is always something more by now; it has the time to become a batch.
+    if (this.#waiting.length > 0) this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
+  }
+
+  #isPressing(): boolean {
+    if (this.#joined.length > 0 || this.#reopenAsked) return true;
+    return this.#waiting.length >= (this.#options.mode === 'strict' ? 1 : BATCH_RECORDS);
   }
 
   async #flush(final: boolean): Promise<void> {
     const joined = this.#joined;
     this.#joined = [];
     try {
-      if (!final && (this.#reopenAsked || (await this.#isMoved()))) await this.#continueInNewFile();
+      if (!final && (this.#reopenAsked || (await this.#file.isMoved()))) await this.#continueInNewFile();
       if (this.#waiting.length > 0 || final) {
         const { bytes, records, hash } = this.#seal(final);
-        writeWhole((await writeBytes(this.#fd, bytes)).bytesWritten, bytes);
-        if (final || joined.length > 0 || this.#options.mode === 'strict') await this.#sync();
+        await this.#file.write(bytes);
+        if (final || joined.length > 0 || this.#options.mode === 'strict') await this.#file.sync();
         this.#sealed(records, hash);
-      } else if (joined.length > 0) await this.#sync();
+      } else if (joined.length > 0) await this.#file.sync();
+      if (final) keepHead(this.#options.file, this.head);
       for (const resolve of joined) resolve(true);
     } catch (error) {
       this.#joined.push(...joined);
       this.#fail(error instanceof Error ? error : new Error(messageOf(error)));
     }
-  }
-
-  async #sync(): Promise<void> {
-    await syncData(this.#fd);
-    this.#lastSyncMs = performance.now();
   }
 
   #seal(final: boolean): { bytes: Buffer; records: number; hash: string } {
@@ -242,40 +217,23 @@ export class AuditLog {
     for (const line of this.#waiting.splice(0, records)) this.#waitingBytes -= line.length;
   }
 
-  async #isMoved(): Promise<boolean> {
-    if (performance.now() - this.#lookedMs < LOOK_MS) return false;
-    this.#lookedMs = performance.now();
-    try {
-      const named = await statFile(this.#options.file);
-      const open = fstatSync(this.#fd);
-      return named.ino !== open.ino || named.dev !== open.dev;
-    } catch (error) {
-      if (hasCode(error, 'ENOENT')) return true;
-      throw error;
-    }
-  }
-
   /** The first record of the new file carries the last seal of the old one. */
   async #continueInNewFile(): Promise<void> {
     this.#reopenAsked = false;
-    const old = this.#fd;
-    await syncData(old);
-    this.#fd = openForAppend(this.#options.file);
-    closeSync(old);
-    this.#waiting.unshift(
-      JSON.stringify({
-        type: 'open',
-        time: new Date().toISOString(),
-        reason: 'reopened',
-        previous: this.#previous,
-        version,
-        pid: process.pid,
-      }),
-    );
+    await this.#file.reopen();
+    keepHead(this.#options.file, this.head);
+    const line = lineOf('open', this.#opening('reopened'));
+    this.#waiting.unshift(line);
+    this.#waitingBytes += line.length;
   }
 
+  #opening(reason: 'start' | 'reopened'): AuditFields {
+    return { reason, previous: this.#previous, version, pid: process.pid };
+  }
+
+  /** A record of the log's own, before it is open. */
   #note(type: string, fields: AuditFields): void {
-    const line = JSON.stringify({ type, time: new Date().toISOString(), ...fields });
+    const line = lineOf(type, fields);
     this.#waiting.push(line);
     this.#waitingBytes += line.length;
   }
@@ -290,19 +248,6 @@ export class AuditLog {
   }
 }
 
-/** @throws the system's error */
-function openForAppend(file: string): number {
-  const fd = openSync(file, 'a', 0o640);
-  if (fstatSync(fd).size === 0) {
-    // A new file is only there after a crash when its directory is on disk too.
-    const directory = openSync(dirname(file), 'r');
-    fsyncSync(directory);
-    closeSync(directory);
-  }
-  return fd;
-}
-
-/** A regular file takes a write whole or is full. What would follow could land behind another process's records. */
-function writeWhole(written: number, bytes: Buffer): void {
-  if (written !== bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes could be written`);
+function lineOf(type: string, fields: AuditFields): string {
+  return JSON.stringify({ type, time: new Date().toISOString(), ...fields });
 }

@@ -1,4 +1,5 @@
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 
 /** The last seal of a log: with it, kept somewhere else, a cut end can be seen. */
 export interface Head {
@@ -11,7 +12,7 @@ function headFile(file: string): string {
   return `${file}.head`;
 }
 
-/** Keeps the head beside the log at the end of a run. @throws the system's error */
+/** Keeps the head beside the log, when a run or a file of it ends. @throws the system's error */
 export function keepHead(file: string, head: Head): void {
   const draft = `${headFile(file)}.${process.pid}`;
   const fd = openSync(draft, 'w', 0o640);
@@ -22,6 +23,17 @@ export function keepHead(file: string, head: Head): void {
     closeSync(fd);
   }
   renameSync(draft, headFile(file));
+  syncDirectoryOf(file);
+}
+
+/** The name of a new file is only there after a crash when its directory is on disk too. @throws the system's error */
+export function syncDirectoryOf(file: string): void {
+  const directory = openSync(dirname(file), 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
 }
 
 /** The hash of the head that was kept beside the log, or undefined when there is none that can be read. */

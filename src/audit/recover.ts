@@ -1,7 +1,16 @@
-import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { hasCode } from '../error.ts';
-import { readHead } from './head.ts';
-import { parseSeal, SEAL_MARK, type Seal } from './seal.ts';
+import { readHead, syncDirectoryOf } from './head.ts';
+import { HASH_MARK, OPENS, parseSeal, SEAL_MARK, type Seal } from './seal.ts';
 
 /** What a log was found to end with. */
 export interface Recovery {
@@ -13,78 +22,138 @@ export interface Recovery {
   readonly tornBytes: number;
   /** The file they were put into. */
   readonly aside: string | undefined;
+  /** The seal that was kept as the head, when the log lacks it: its end was cut off. */
+  readonly missing: string | undefined;
+}
+
+/** An end that was not in order, as it is told on record and to operators. */
+export interface UncleanAudit {
+  readonly torn_bytes: number;
+  readonly aside: string | null;
+  readonly missing: string | null;
+}
+
+export function uncleanEnd({ unclean, tornBytes, aside, missing }: Recovery): UncleanAudit | undefined {
+  if (!unclean && missing === undefined) return undefined;
+  return { torn_bytes: tornBytes, aside: aside ?? null, missing: missing ?? null };
 }
 
 const CHUNK_BYTES = 1024 * 1024;
-/** How the first record of every log begins. */
-const FIRST = '{"type":"open"';
+const NEWLINE = 0x0a;
 
 /**
  * Finds the end of a log before anything is added to it. What stands behind the last seal was torn by a crash: it
- * is copied to a file beside the log, then taken off the log. When others write to
- * it too (`alone` is false), its end is only read.
+ * is copied to a file beside the log, then taken off the log. Only for a log that nobody is writing.
  * @throws the system's error
  */
-export function recover(file: string, alone: boolean): Recovery {
-  let fd: number;
-  try {
-    fd = openSync(file, 'r+');
-  } catch (error) {
-    if (hasCode(error, 'ENOENT'))
-      return { last: readHead(file), unclean: false, tornBytes: 0, aside: undefined };
-    throw error;
-  }
+export function recover(file: string): Recovery {
+  const fd = openIfThere(file, 'r+');
+  const head = readHead(file);
+  if (fd === undefined) return asItShouldBe(head);
   try {
     const { size } = fstatSync(fd);
     const { seal, end } = lastSeal(fd, size);
     const tornBytes = size - end;
     if (seal === undefined && size > 0) assertOurs(fd, file, size);
-    // What another process is writing just now looks like a torn end.
-    if (!alone) return { last: seal?.hash ?? readHead(file), unclean: false, tornBytes: 0, aside: undefined };
+    const missing = head === undefined || holdsSeal(fd, end, seal, head) ? undefined : head;
     let aside: string | undefined;
     if (tornBytes > 0) {
-      aside = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
-      writeFileSync(aside, read(fd, end, tornBytes), { mode: 0o640, flush: true });
+      aside = setAside(file, read(fd, end, tornBytes));
       ftruncateSync(fd, end);
       fsyncSync(fd);
     }
-    return {
-      last: seal?.hash ?? readHead(file),
-      unclean: size > 0 && (tornBytes > 0 || seal?.final !== true),
-      tornBytes,
-      aside,
-    };
+    const unclean = size > 0 && (tornBytes > 0 || seal?.final !== true);
+    return { last: seal?.hash ?? head, unclean, tornBytes, aside, missing };
   } finally {
     closeSync(fd);
   }
 }
 
-/** A log whose very first write was torn holds no seal either; any other file without one is somebody else's. */
-function assertOurs(fd: number, file: string, size: number): void {
-  const beginning = read(fd, 0, Math.min(size, FIRST.length)).toString('utf8');
-  if (!FIRST.startsWith(beginning)) throw new Error(`${file} is not an audit log: it holds no seal`);
+/** The end of a log that other processes are writing: what may stand behind the last seal is one of their writes. */
+export function join(file: string): Recovery {
+  const fd = openIfThere(file, 'r');
+  if (fd === undefined) return asItShouldBe(readHead(file));
+  try {
+    return asItShouldBe(lastSeal(fd, fstatSync(fd).size).seal?.hash ?? readHead(file));
+  } finally {
+    closeSync(fd);
+  }
 }
 
-/** Reads from the end towards the beginning until a whole seal line is found. */
+function asItShouldBe(last: string | undefined): Recovery {
+  return { last, unclean: false, tornBytes: 0, aside: undefined, missing: undefined };
+}
+
+function openIfThere(file: string, flags: string): number | undefined {
+  try {
+    return openSync(file, flags);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** @returns the file that holds the bytes now, on disk */
+function setAside(file: string, bytes: Buffer): string {
+  const aside = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
+  try {
+    writeFileSync(aside, bytes, { mode: 0o640, flush: true });
+    syncDirectoryOf(aside);
+  } catch (error) {
+    // On a full disk the next start tries again: it must not find a heap of halves.
+    rmSync(aside, { force: true });
+    throw error;
+  }
+  return aside;
+}
+
+/** A log whose very first write was torn holds no seal either; any other file without one is somebody else's. */
+function assertOurs(fd: number, file: string, size: number): void {
+  const beginning = read(fd, 0, Math.min(size, OPENS.length)).toString('latin1');
+  if (!OPENS.startsWith(beginning)) throw new Error(`${file} is not an audit log: it holds no seal`);
+}
+
+/** The last whole seal line, and where it ends. Looks from the end towards the beginning. */
 function lastSeal(fd: number, size: number): { seal: Seal | undefined; end: number } {
-  let tail = Buffer.alloc(0);
-  for (let start = size; start > 0; ) {
-    const from = Math.max(0, start - CHUNK_BYTES);
-    tail = Buffer.concat([read(fd, from, start - from), tail]);
-    start = from;
-    for (
-      let at = tail.lastIndexOf(SEAL_MARK);
-      at !== -1;
-      at = at === 0 ? -1 : tail.lastIndexOf(SEAL_MARK, at - 1)
-    ) {
-      const startsLine = at === 0 ? start === 0 : tail[at - 1] === 0x0a;
-      const lineEnd = tail.indexOf(0x0a, at);
-      if (!startsLine || lineEnd === -1) continue;
-      const seal = parseSeal(tail.toString('utf8', at, lineEnd));
-      if (seal !== undefined) return { seal, end: start + lineEnd + 1 };
-    }
+  for (const at of backwards(fd, size, SEAL_MARK)) {
+    if (at > 0 && read(fd, at - 1, 1)[0] !== NEWLINE) continue;
+    const line = readLine(fd, at, size);
+    const seal = line === undefined ? undefined : parseSeal(line);
+    if (line !== undefined && seal !== undefined) return { seal, end: at + Buffer.byteLength(line) + 1 };
   }
   return { seal: undefined, end: 0 };
+}
+
+/** Whether the log holds this seal, or begins behind it. Nearly always it is the last one: only a crash makes us look. */
+function holdsSeal(fd: number, end: number, last: Seal | undefined, hash: string): boolean {
+  if (last === undefined || last.hash === hash) return true;
+  for (const _ of backwards(fd, end, `${HASH_MARK}${hash}"`)) return true;
+  for (const _ of backwards(fd, end, `"previous":"${hash}"`)) return true;
+  return false;
+}
+
+/** Where a text occurs in the first `size` bytes of a file, the last first. */
+function* backwards(fd: number, size: number, text: string): Generator<number> {
+  for (let end = size; end > 0; ) {
+    const from = Math.max(0, end - CHUNK_BYTES);
+    // Longer by what may have been cut in two.
+    const chunk = read(fd, from, Math.min(size, end + text.length - 1) - from);
+    for (let at = chunk.lastIndexOf(text); at !== -1; ) {
+      yield from + at;
+      at = at === 0 ? -1 : chunk.lastIndexOf(text, at - 1);
+    }
+    end = from;
+  }
+}
+
+/** The line that begins there, without its line break; undefined when it has none. */
+function readLine(fd: number, from: number, size: number): string | undefined {
+  for (let length = 4096; ; length *= 8) {
+    const bytes = read(fd, from, Math.min(length, size - from));
+    const newline = bytes.indexOf(NEWLINE);
+    if (newline !== -1) return bytes.toString('utf8', 0, newline);
+    if (from + bytes.length >= size) return undefined;
+  }
 }
 
 function read(fd: number, from: number, length: number): Buffer {

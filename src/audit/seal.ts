@@ -13,8 +13,12 @@ import { crc32 } from 'node:zlib';
 
 /** How a seal line begins. No record begins so, and no client's bytes begin a line: JSON escapes line breaks. */
 export const SEAL_MARK = '{"type":"seal",';
+/** How the first record of a chain begins, and the first of it in each file. */
+export const OPENS = '{"type":"open"';
 /** What ends the sealed bytes. */
 export const HASH_MARK = ',"hash":"';
+/** What stands behind the sealed bytes: the mark, 64 hexadecimal digits, and the end of the line. */
+export const UNSEALED_BYTES = HASH_MARK.length + 64 + '"}\n'.length;
 /** What the first seal of the first log follows. */
 export const NOTHING = '0'.repeat(64);
 
@@ -51,9 +55,14 @@ export function sealBatch(
   const head =
     `${SEAL_MARK}"chain":"${chain}","seq":${seq},"time":"${time}","records":${lines.length},` +
     `${final ? '"final":true,' : ''}"lines":"${sums}","previous":"${previous}"`;
-  const sealed = lines.length === 0 ? head : `${lines.join('\n')}\n${head}`;
-  const hash = sealHash(key).update(sealed).digest('hex');
-  return { bytes: Buffer.from(`${sealed}${HASH_MARK}${hash}"}\n`), hash };
+  const room = '0'.repeat(64);
+  const bytes = Buffer.from(
+    `${lines.length === 0 ? '' : `${lines.join('\n')}\n`}${head}${HASH_MARK}${room}"}\n`,
+  );
+  const sealed = bytes.length - UNSEALED_BYTES;
+  const hash = sealHash(key).update(bytes.subarray(0, sealed)).digest('hex');
+  bytes.write(hash, sealed + HASH_MARK.length, 'latin1');
+  return { bytes, hash };
 }
 
 export function checkSum(line: string | Buffer): string {
@@ -73,6 +82,8 @@ export function parseSeal(line: string): Seal | undefined {
   if (typeof chain !== 'string' || typeof time !== 'string' || typeof lines !== 'string') return undefined;
   if (typeof previous !== 'string' || typeof hash !== 'string') return undefined;
   if (!isCount(seq) || !isCount(records) || lines.length !== records * 8) return undefined;
+  // What stands behind the mark is not sealed, so there may be nothing but the hash.
+  if (hash.length !== 64 || !line.endsWith(`${HASH_MARK}${hash}"}`)) return undefined;
   return { chain, seq, time, records, lines, previous, hash, final: final === true };
 }
 

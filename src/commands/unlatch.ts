@@ -42,20 +42,29 @@ export async function run(args: readonly string[]): Promise<number> {
     }
     process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
     const pid = findRun(config.stateDir);
-    if (pid !== undefined && isAlive(pid)) {
+    // In a container the run that was killed may have had the number that is ours now.
+    if (pid !== undefined && pid !== process.pid && isAlive(pid)) {
       return complain(`process ${pid} is still stopping: want it gone before it may start again`);
     }
     const reason = (values.reason ?? (await ask())).trim();
     if (reason === '') return complain('--reason: want a text that says why it may start again, got nothing');
     const file = auditFile(config);
-    if (file !== undefined)
-      await putOnRecord(file, readAuditKey(config), { latch, by: userInfo().username, reason });
+    if (file !== undefined) await putOnRecord(file, readAuditKey(config), { latch, by: whoAmI(), reason });
     const kept = releaseLatch(config.stateDir);
     process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
     return ExitCode.Ok;
   } catch (error) {
     const code = complain(error);
     return error instanceof StartError ? error.exitCode : code;
+  }
+}
+
+/** A container's user need not have a name. */
+function whoAmI(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `user ${process.getuid?.() ?? 'unknown'}`;
   }
 }
 
@@ -77,7 +86,6 @@ async function putOnRecord(file: string, key: Buffer | undefined, fields: object
       file,
       key,
       mode: 'batched',
-      recover: true,
       lost: (error) => {
         failure = error;
       },

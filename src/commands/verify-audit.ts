@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readHead } from '../audit/head.ts';
@@ -26,10 +26,13 @@ exit: 0 as it was written, 1 it is not, 2 it could not be read
 
 /** A walk that takes longer than this shows how far it is. */
 const PROGRESS_AFTER_MS = 1_000;
+/** The service may be writing while we read: how long one write may take. */
+const WRITE_MS = 50;
 
 export async function run(args: readonly string[]): Promise<number> {
   let values: { json?: boolean; head?: string; 'key-file'?: string; help?: boolean };
   let files: string[];
+  let newest: string;
   let key: Buffer | undefined;
   try {
     const parsed = parseArgs({
@@ -49,10 +52,14 @@ export async function run(args: readonly string[]): Promise<number> {
     }
     const config = commandConfig();
     files = parsed.positionals;
+    newest = files.at(-1) ?? '';
     if (files.length === 0) {
       const file = auditFile(config);
-      if (file === undefined) return complain('AUDIT_LOG: want a log to verify, got off');
-      files = [...rotated(file), file];
+      if (file === undefined) throw new Error('AUDIT_LOG: want a log to verify, got off');
+      newest = file;
+      const older = rotated(file);
+      // Rotated away while nothing runs, the log itself is only there again from the next start on.
+      files = older.length > 0 && !existsSync(file) ? older : [...older, file];
     }
     const keyFile = values['key-file'];
     key = keyFile === undefined ? readAuditKey(config) : readFileSync(keyFile);
@@ -63,8 +70,8 @@ export async function run(args: readonly string[]): Promise<number> {
   try {
     const total = files.reduce((sum, file) => sum + statSync(file).size, 0);
     const progress = progressBar(total);
-    const head = values.head ?? readHead(files.at(-1) ?? '');
-    const verdict = await verify(files, { key, head, progress });
+    const head = values.head ?? readHead(newest);
+    const verdict = verify(files, { key, head, progress, patienceMs: WRITE_MS });
     progress(undefined);
     process.stdout.write(values.json ? `${JSON.stringify(verdict)}\n` : render(verdict));
     return verdict.finding === undefined ? ExitCode.Ok : 1;
@@ -80,7 +87,7 @@ function rotated(file: string): string[] {
   const suffixes = readdirSync(dirname(file))
     .filter((entry) => entry.startsWith(name))
     .map((entry) => entry.slice(name.length));
-  const dated = suffixes.filter((suffix) => /^-\d{8,}$/.test(suffix)).sort();
+  const dated = suffixes.filter((suffix) => /^-\d{8}[-\d]*$/.test(suffix)).sort();
   const numbered = suffixes
     .filter((suffix) => /^\.\d+$/.test(suffix))
     .sort((a, b) => Number(b.slice(1)) - Number(a.slice(1)));

@@ -49,6 +49,8 @@ export class Exchange implements Context {
   answered = false;
   /** The answer is on record, as one that was completed. */
   recorded = false;
+  /** The response, or the connection, is closed. */
+  over = false;
   /** The client's address. */
   readonly client: string;
   readonly #around: Surroundings;
@@ -236,6 +238,7 @@ export class Exchange implements Context {
   /** Leaves the count; called once, by the connection, when the response or the socket is closed. */
   end(): Outcome {
     const { response } = this;
+    this.over = true;
     const completed = response === undefined ? !this.#cut : response.writableFinished;
     const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));

@@ -8,21 +8,21 @@ type Keep = (exchange: Exchange, whole: boolean, status: number) => Promise<bool
 /**
  * Holds an answer back until it is on record: its first byte, and its end. What the handler writes meanwhile is kept
  * in order. An answer that cannot be recorded does not leave: the client gets a 500, or the end of the connection
- * when a part has left already.
+ * when the handler has settled the head already.
  */
 export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: Keep): void {
   const write = response.write.bind(response) as (...args: unknown[]) => boolean;
   const end = response.end.bind(response) as (...args: unknown[]) => ServerResponse;
   const flushHeaders = response.flushHeaders.bind(response);
-  let held: (() => void)[] | undefined;
+  let held: (() => unknown)[] | undefined;
   let begun = false;
   let ended = false;
-  let full = false;
+  let blocked = false;
 
   response.write = (...args: unknown[]): boolean => {
     if (ended) return false;
     if (begun && held === undefined) return write(...args);
-    full = true;
+    blocked = true;
     hold(() => write(...args));
     return false;
   };
@@ -40,7 +40,9 @@ export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: K
   };
 
   /** The first bytes wait for a record that says that the answer has begun. */
-  function hold(step: () => void): void {
+  function hold(step: () => unknown): void {
+    // As without us: once something is written the head is what it is, and a handler that fails later finds it so.
+    if (!response.headersSent) response.writeHead(response.statusCode);
     if (held !== undefined) {
       held.push(step);
       return;
@@ -57,15 +59,33 @@ export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: K
       refuse();
       return;
     }
-    for (const step of steps) step();
-    if (full && !ended) response.emit('drain');
+    let room: unknown = true;
+    const done = attempt(() => {
+      for (const step of steps) room = step();
+    });
+    // When the socket is full, node:http says itself when it is not any more.
+    if (done && blocked && room !== false && !ended) response.emit('drain');
   }
 
   function finish(args: unknown[]): void {
     void keep(exchange, true, response.statusCode).then((kept) => {
-      if (kept) end(...args);
+      if (kept) attempt(() => end(...args));
       else refuse();
     });
+  }
+
+  /** What node:http refuses to write would have been thrown at the handler: it is the handler's failure still. */
+  function attempt(step: () => void): boolean {
+    try {
+      step();
+      return true;
+    } catch (error) {
+      ended = false;
+      exchange.answered = false;
+      exchange.recorded = false;
+      exchange.fail(error);
+      return false;
+    }
   }
 
   function refuse(): void {

@@ -6,6 +6,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -29,8 +30,13 @@ export function setLatch(stateDir: string, latch: Latch): void {
   mkdirSync(stateDir, { recursive: true });
   const file = latchFile(stateDir);
   const draft = `${file}.${process.pid}`;
-  sync(draft, 'w', (fd) => writeFileSync(fd, `${JSON.stringify(latch)}\n`));
-  renameSync(draft, file);
+  try {
+    sync(draft, 'w', (fd) => writeFileSync(fd, `${JSON.stringify(latch)}\n`));
+    renameSync(draft, file);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
+  }
   // The name is only on disk when its directory is.
   sync(stateDir, 'r', () => undefined);
 }
@@ -41,10 +47,12 @@ export function readLatch(stateDir: string): Latch | undefined {
   if (!existsSync(file)) return undefined;
   try {
     const { time, by, reason } = JSON.parse(readFileSync(file, 'utf8'));
-    return { time: String(time), by: String(by), reason: String(reason) };
+    if (typeof time === 'string' && typeof by === 'string' && typeof reason === 'string')
+      return { time, by, reason };
   } catch {
-    return { time: 'an unknown time', by: 'somebody', reason: 'the latch cannot be read' };
+    // It is there all the same.
   }
+  return { time: 'an unknown time', by: 'somebody', reason: 'the latch cannot be read' };
 }
 
 /** @throws StartError 75 when an emergency shutdown has latched the service */

@@ -71,14 +71,15 @@ export class ShutdownRecord {
     replaceFile(this.#running, this.#started);
   }
 
-  /** @throws StartError 78 when the directory cannot be used */
+  /** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
   static open(stateDir: string): ShutdownRecord {
     try {
       return new ShutdownRecord(stateDir);
     } catch (error) {
       throw new StartError(
         `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`,
-        ExitCode.Config,
+        // As soon as there is room again it can be used.
+        hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO') ? ExitCode.AuditLost : ExitCode.Config,
         { cause: error },
       );
     }
@@ -97,8 +98,15 @@ export class ShutdownRecord {
 
   /** The run never began: there is nothing to report, and an unclean end before it is still to be told. */
   abandon(): void {
-    if (this.last?.unclean) replaceFile(this.#running, this.last);
-    else rmSync(this.#running, { force: true });
+    if (!this.last?.unclean) {
+      rmSync(this.#running, { force: true });
+      return;
+    }
+    try {
+      replaceFile(this.#running, this.last);
+    } catch {
+      // On a full disk our own note stays, and says that there was an unclean end, too.
+    }
   }
 }
 
@@ -154,12 +162,17 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 /** Puts a file in place whole or not at all, and on disk before it returns. */
 function replaceFile(file: string, value: unknown): void {
   const draft = `${file}.${process.pid}`;
-  const descriptor = openSync(draft, 'w', 0o640);
   try {
-    writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
+    const descriptor = openSync(draft, 'w', 0o640);
+    try {
+      writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(draft, file);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
   }
-  renameSync(draft, file);
 }

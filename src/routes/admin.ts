@@ -85,7 +85,9 @@ export interface Admin {
   readonly emergencyShutdown: (reason: string, by: string) => boolean;
 }
 
-/** `POST /admin/emergency-shutdown`, the same on both doors. */
+export const EMERGENCY_PATH = '/admin/emergency-shutdown';
+
+/** The same on both doors. */
 export async function emergencyShutdown(
   request: IncomingMessage,
   response: ServerResponse,

@@ -148,6 +148,11 @@ function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): 
       'Whether the audit log could not be written: 1 or 0.',
       audit.failure === null ? 0 : 1,
     );
+    gauge(
+      'audit_unclean_end',
+      'Whether the run before this one did not close the audit log: 1 or 0.',
+      audit.unclean_end === null ? 0 : 1,
+    );
   }
   gauge('shutdown_in_progress', 'Whether a stop was ordered: 1 or 0.', shutdown === null ? 0 : 1);
   if (shutdown !== null) {

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { AuditLog } from '../audit/audit-log.ts';
 import type { Head } from '../audit/head.ts';
+import { type UncleanAudit, uncleanEnd } from '../audit/recover.ts';
 import type { AuditMode } from '../config.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
@@ -51,6 +52,8 @@ export interface Status {
     readonly mode: AuditMode;
     readonly head: Head;
     readonly last_sync_age_ms: number | null;
+    /** What the run before had left behind when it did not close the log; null when it did. */
+    readonly unclean_end: UncleanAudit | null;
     /** Why nothing is written any more. */
     readonly failure: string | null;
   } | null;
@@ -125,9 +128,15 @@ export function shutdownStatus({ order }: Lifecycle): Status['shutdown'] {
 /** What it tells of the audit log. */
 export function auditStatus(log: AuditLog | undefined): Status['audit'] {
   if (log === undefined) return null;
-  const { mode, head, lastSyncMs, failure } = log;
+  const { mode, head, lastSyncMs, failure, recovery } = log;
   const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
-  return { mode, head, last_sync_age_ms: age, failure: failure?.message ?? null };
+  return {
+    mode,
+    head,
+    last_sync_age_ms: age,
+    unclean_end: uncleanEnd(recovery) ?? null,
+    failure: failure?.message ?? null,
+  };
 }
 
 /** Seconds since this process began. */

@@ -1,5 +1,5 @@
 import type { Router } from '../http/router.ts';
-import { type Admin, emergencyShutdown } from './admin.ts';
+import { type Admin, EMERGENCY_PATH, emergencyShutdown } from './admin.ts';
 import { type Health, health } from './health.ts';
 import { type MetricsSnapshot, metrics } from './metrics.ts';
 import { livez, readyz, type Status, sendStatus } from './status.ts';
@@ -14,9 +14,7 @@ export interface Facts {
 /** The service's own routes on the service's door, behind the gate, beside the application's. */
 export function addServiceRoutes(router: Router, facts: Facts, admin: Admin): void {
   router.get('/health', (_request, response) => health(response, facts.health()));
-  router.post('/admin/emergency-shutdown', (request, response) =>
-    emergencyShutdown(request, response, admin),
-  );
+  router.post(EMERGENCY_PATH, (request, response) => emergencyShutdown(request, response, admin));
 }
 
 /** All routes of the operator's door. */
@@ -28,7 +26,5 @@ export function addOperatorRoutes(router: Router, facts: Facts, admin: Admin): v
   });
   router.get('/status', async (_request, response) => sendStatus(response, await facts.status()));
   router.get('/metrics', async (_request, response) => metrics(response, await facts.metrics()));
-  router.post('/admin/emergency-shutdown', (request, response) =>
-    emergencyShutdown(request, response, admin),
-  );
+  router.post(EMERGENCY_PATH, (request, response) => emergencyShutdown(request, response, admin));
 }

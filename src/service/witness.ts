@@ -6,7 +6,7 @@ import type { Exchange, Outcome } from '../http/exchange.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import type { State } from '../lifecycle/lifecycle.ts';
 import { readAuditKey } from '../lifecycle/secrets.ts';
-import type { Attempt } from '../routes/admin.ts';
+import { type Attempt, EMERGENCY_PATH } from '../routes/admin.ts';
 
 /** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
 export class Witness {
@@ -36,7 +36,7 @@ export class Witness {
         file,
         mode: config.auditMode,
         key,
-        recover: writer === 'sole',
+        joins: writer === 'one of several',
         lost: this.#lost,
         // Control never needs the audit log: what it cannot take is kept here.
         fallback: (line) => this.#operational.warn(`Not in the audit log: ${line}`),
@@ -48,7 +48,11 @@ export class Witness {
         { cause: error },
       );
     }
-    const { unclean, tornBytes, aside } = this.#audit.recovery;
+    const { unclean, tornBytes, aside, missing } = this.#audit.recovery;
+    if (missing !== undefined) {
+      const seal = `${missing.slice(0, 12)}…`;
+      this.#operational.warn(`The audit log lacks the seal that was kept (${seal}): its end was cut off`);
+    }
     if (unclean) {
       const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${aside}` : '';
       this.#operational.warn(`The audit log was not closed by the run before this one${torn}`);
@@ -81,10 +85,13 @@ export class Witness {
 
   /** Strict mode: an answer may leave when this resolves to true. */
   async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
-    if (this.#audit === undefined) return true;
+    // Whose client is gone is on record already, and nothing of it will leave.
+    if (this.#audit === undefined || exchange.over) return true;
     this.#audit.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
-    exchange.recorded = whole;
-    return this.#audit.kept();
+    const kept = await this.#audit.kept();
+    exchange.recorded = whole && kept;
+    // Control never needs the audit log: an administrator's answer leaves all the same.
+    return kept || exchange.path === EMERGENCY_PATH;
   }
 
   ended(exchange: Exchange, outcome: Outcome): void {

@@ -173,7 +173,6 @@ export class Supervisor {
         file,
         key,
         mode: 'batched',
-        recover: true,
         lost: (error) => this.#auditLost(error),
         fallback: (line) => this.#log.warn(`Not in the audit log: ${line}`),
       });

@@ -1,0 +1,48 @@
+import { spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+
+/** A disk of its own that is soon full: a small tmpfs, mounted for one test. */
+export class SmallDisk {
+  readonly dir: string;
+
+  private constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  /** Skips the test, with the reason, and returns undefined where none can be mounted. */
+  static mount(t: Test, kilobytes = 512): SmallDisk | undefined {
+    const dir = mkdtempSync(join(tmpdir(), 'master-agent-disk-'));
+    const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${kilobytes}k`, 'tmpfs', dir], {
+      encoding: 'utf8',
+    });
+    t.teardown(() => {
+      if (status === 0) spawnSync('umount', [dir]);
+      rmSync(dir, { recursive: true, force: true });
+    });
+    if (status === 0) return new SmallDisk(dir);
+    t.comment(`skipped, no tmpfs can be mounted here: ${stderr?.trim() ?? 'no mount'}`);
+    return undefined;
+  }
+
+  /** Takes all the room that is left. */
+  fill(): void {
+    const fd = openSync(join(this.dir, 'filler'), 'a');
+    try {
+      for (const size of [4096, 1]) {
+        const bytes = Buffer.alloc(size, 'x');
+        for (;;) writeSync(fd, bytes);
+      }
+    } catch {
+      // Full.
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  free(): void {
+    rmSync(join(this.dir, 'filler'), { force: true });
+  }
+}
