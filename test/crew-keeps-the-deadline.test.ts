@@ -1,6 +1,9 @@
 import t from 'tap';
 import { Crew, count } from './support/crew.ts';
 
+// Many processes, each of which has to start first.
+t.setTimeout(120_000);
+
 t.test('at the deadline what hangs in a worker is cut and named, by the supervisor', async (t) => {
   const crew = await Crew.running(t, { env: { SHUTDOWN_TIMEOUT: '1' } });
   const { service } = crew;

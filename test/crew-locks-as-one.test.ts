@@ -2,6 +2,9 @@ import t from 'tap';
 import { Crew, count } from './support/crew.ts';
 import { assertRefused } from './support/drain.ts';
 
+// Many processes, each of which has to start first.
+t.setTimeout(120_000);
+
 for (const workers of [1, 2]) {
   t.test(
     `${workers} workers: what comes after the signal is refused, what came before is answered`,

@@ -1,6 +1,9 @@
 import t from 'tap';
 import { Crew } from './support/crew.ts';
 
+// Many processes, each of which has to start first.
+t.setTimeout(120_000);
+
 for (const workers of [1, 2]) {
   t.test(`${workers} workers serve in turn, and /status and /metrics tell of them as one`, async (t) => {
     const crew = await Crew.running(t, { workers });
