@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { createInterface, type Interface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -24,7 +26,10 @@ export class ServerProcess {
   /** What it has logged, or printed as an error. */
   readonly lines: string[] = [];
   port = 0;
+  /** Our operator's door; 0 for a server that has none. */
+  opsPort = 0;
   readonly #child: ChildProcess;
+  readonly #output: Interface;
 
   private constructor(name: string, args: readonly string[], env: Readonly<Record<string, string>>) {
     this.name = name;
@@ -33,14 +38,17 @@ export class ServerProcess {
       env: { ...process.env, NODE_ENV: 'production', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    this.#output = createInterface({ input: this.#child.stdout as Readable });
+    const errors = createInterface({ input: this.#child.stderr as Readable });
+    for (const output of [this.#output, errors]) output.on('line', (line) => this.lines.push(line));
     this.exited = new Promise((resolve) => {
       this.#child.once('exit', (code, signal) => resolve({ code, signal, atMs: performance.now() }));
     });
   }
 
-  /** Starts a server of `bench/servers`. */
+  /** Starts a server that a file of `bench/servers` makes. */
   static peer(name: string, file: string): Promise<ServerProcess> {
-    return new ServerProcess(name, [join(ROOT, 'bench/servers', file)], {}).#ready();
+    return new ServerProcess(name, [join(ROOT, 'bench/servers/listen.mjs'), file], {}).#ready();
   }
 
   /** Starts our service from `dist`, with its operator's door open and its log on, around an application. */
@@ -67,6 +75,13 @@ export class ServerProcess {
     return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
   }
 
+  /** Resolves when it has logged a line that contains `text`. @throws Error when it ends without */
+  async line(text: string): Promise<void> {
+    while (!this.lines.some((line) => line.includes(text))) {
+      await Promise.race([once(this.#output, 'line'), this.#unexpectedEnd(`it logged "${text}"`)]);
+    }
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
   }
@@ -78,23 +93,19 @@ export class ServerProcess {
   }
 
   async #ready(): Promise<ServerProcess> {
-    const { stdout, stderr } = this.#child;
-    if (stdout === null || stderr === null) throw new Error('want the output of the server');
-    createInterface({ input: stderr }).on('line', (line) => this.lines.push(line));
-    const out = createInterface({ input: stdout });
-    const listening = new Promise<number>((resolve) => {
-      out.on('line', (line) => {
-        this.lines.push(line);
-        const port = /Accepting requests on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
-        if (port !== undefined) resolve(Number(port));
-      });
-    });
-    const failed = this.exited.then(({ code }) => {
-      throw new Error(`${this.name} ended with ${code} before it listened:\n${this.lines.join('\n')}`);
-    });
-    this.port = await Promise.race([listening, failed]);
-    // From here on its end is no failure.
-    failed.catch(() => undefined);
+    await this.line('Accepting requests on');
+    this.port = this.#portOf('Accepting requests on');
+    this.opsPort = this.#portOf("Operator's door open on");
     return this;
+  }
+
+  #portOf(text: string): number {
+    const line = this.lines.find((line) => line.includes(text)) ?? '';
+    return Number(/http:\/\/[^:]+:(\d+)/.exec(line)?.[1] ?? 0);
+  }
+
+  async #unexpectedEnd(before: string): Promise<never> {
+    const { code } = await this.exited;
+    throw new Error(`${this.name} ended with ${code} before ${before}:\n${this.lines.join('\n')}`);
   }
 }

@@ -97,6 +97,7 @@ process.exit(failed ? 1 : 0);
 
 async function underAutocannon(): Promise<Run> {
   const service = await ServerProcess.ours(APP);
+  const slow = await slowRequest(service);
   const gun = fire(service.port);
   const check = new Check();
   const client = LedgerClient.start({
@@ -105,7 +106,7 @@ async function underAutocannon(): Promise<Run> {
     perSecond: 300,
     onAnswer: check.see,
   });
-  const slow = await slowRequest(service);
+  await delay(BEFORE_MS);
   const { exit } = terminate(service);
   const { code } = await exit;
   gun.stop();
@@ -138,9 +139,10 @@ function fire(port: number): { stop: () => void; result: Promise<autocannon.Resu
 
 async function withSlowRequest(): Promise<Run> {
   const service = await ServerProcess.ours(APP);
+  const slow = await slowRequest(service);
   const check = new Check();
   const client = LedgerClient.start({ port: service.port, connections: 20, onAnswer: check.see });
-  const slow = await slowRequest(service);
+  await delay(BEFORE_MS);
   const { signalMs, exit } = terminate(service);
   const { code, atMs } = await exit;
   const [ledger, last] = await Promise.all([client.stop(), slow.answered]);
@@ -188,11 +190,11 @@ function accountOf(ledger: Ledger, check: Check, slow?: Entry): Omit<Run, 'exitC
   };
 }
 
-/** Puts a request in flight that ends `SLOW_MS` after the signal, and lets the load run until it is time for that. */
-async function slowRequest({ port }: ServerProcess): Promise<{ answered: Promise<Entry> }> {
+/** Puts a request in flight that will end about `SLOW_MS` after the signal. */
+async function slowRequest(service: ServerProcess): Promise<{ answered: Promise<Entry> }> {
   const path = `/slow/${BEFORE_MS + SLOW_MS}`;
-  const answered = LedgerClient.once({ port, path, timeoutMs: GIVE_UP_MS });
-  await delay(BEFORE_MS);
+  const answered = LedgerClient.once({ port: service.port, path, timeoutMs: GIVE_UP_MS });
+  await service.line('A slow request is in flight');
   return { answered };
 }
 

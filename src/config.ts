@@ -1,5 +1,9 @@
-import { AUDIT_MODES, type AuditMode } from './audit/audit-log.ts';
+import { join } from 'node:path';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './logger.ts';
+
+export const AUDIT_MODES = ['batched', 'strict'] as const;
+/** `batched`: on its way within 100 ms, on disk at the end. `strict`: on disk before the answer leaves. */
+export type AuditMode = (typeof AUDIT_MODES)[number];
 
 /** One setting: its name in the environment, and everything that has to be known about it. */
 interface Setting<T> {
@@ -130,6 +134,15 @@ export const SETTINGS = {
     '0',
     'What the platform grants for a stop before it kills; 0: unknown.',
   ),
+  workers: setting(
+    'WORKERS',
+    '0',
+    'a whole number from 0 to 256',
+    wholeNumber(0, 256),
+    'Processes that serve under a supervisor; 0: one process, without one.',
+  ),
+  startTimeoutMs: duration('START_TIMEOUT', '60', 'How long a worker may take to be ready.'),
+  heartbeatTimeoutMs: duration('HEARTBEAT_TIMEOUT', '10', "How long a worker's event loop may stand still."),
   maxInFlight: count('MAX_IN_FLIGHT', '0', 'Requests in flight past which new ones get 503; 0: no limit.'),
   keepAliveTimeoutMs: duration('KEEP_ALIVE_TIMEOUT', '65', 'How long an idle connection is kept.'),
   requestTimeoutMs: duration(
@@ -281,14 +294,39 @@ export function completeConfig(partial: Partial<Config>): Config {
   return parseConfig(variables);
 }
 
-/** The environment names of settings that differ and that a reload cannot change. */
-export function frozenDifferences(current: Config, next: Config): string[] {
+/** What the supervisor's own process holds: new workers cannot change it. */
+const HELD: ReadonlySet<string> = new Set([
+  ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'STATE_DIR', 'PID_FILE'],
+  ...['LOG_FORMAT', 'AUDIT_LOG', 'AUDIT_KEY_FILE'],
+]);
+
+/**
+ * The environment names of settings that differ and that a reload cannot change.
+ * @param by one process changes what it can while it runs; with workers all that is not the supervisor's own
+ */
+export function frozenDifferences(
+  current: Config,
+  next: Config,
+  by: 'process' | 'workers' = 'process',
+): string[] {
+  // From one process to several, or back, is another shape of service.
+  const reshaped = by === 'workers' && next.workers === 0;
   return Object.entries(SETTINGS)
-    .filter(([key, rules]) => !rules.live && current[key as SettingName] !== next[key as SettingName])
+    .filter(([key, rules]) => current[key as SettingName] !== next[key as SettingName] && isFrozen(rules))
     .map(([, rules]) => rules.name);
+
+  function isFrozen({ name, live }: Setting<unknown>): boolean {
+    if (by === 'process') return !live;
+    return HELD.has(name) || (name === 'WORKERS' && reshaped);
+  }
 }
 
 function mistake(rules: Setting<unknown>, text: string): string {
   const got = rules.secret ? `${text.length} characters` : JSON.stringify(text);
   return `${rules.name}: want ${rules.rule}, got ${got}`;
+}
+
+/** Where the audit log is; undefined when it is off. */
+export function auditFile({ auditLog, stateDir }: Config): string | undefined {
+  return auditLog === 'off' ? undefined : (auditLog ?? join(stateDir, 'audit.ndjson'));
 }

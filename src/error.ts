@@ -5,5 +5,5 @@ export function hasCode(error: unknown, ...codes: string[]): error is NodeJS.Err
 
 /** One line about anything that was thrown. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, ' ');
 }

@@ -1,9 +1,11 @@
 #!/usr/bin/env node
 import { SignalTrap } from './lifecycle/signals.ts';
+import { WORKER_VARIABLE } from './supervisor/messages.ts';
 
 /** What can stand first on the command line. Anything else is the path of an application to serve. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
   stop: () => import('./commands/stop.ts'),
+  reload: () => import('./commands/reload.ts'),
   status: () => import('./commands/status.ts'),
   unlatch: () => import('./commands/unlatch.ts'),
   'verify-audit': () => import('./commands/verify-audit.ts'),
@@ -11,9 +13,21 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly strin
 };
 
 const [first, ...rest] = process.argv.slice(2);
-const command = first === undefined ? undefined : COMMANDS[first.replace(/^--(?=help$)|^-(?=h$)/, '')];
+const name = first?.replace(/^--(?=help$)/, '') ?? '';
+const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 
-process.exit(command === undefined ? await serve() : await (await command()).run(rest));
+process.exit(await play());
+
+async function play(): Promise<number> {
+  // The supervisor has made this process to be a worker, whatever the command line says.
+  if (process.env[WORKER_VARIABLE] !== undefined && process.send !== undefined) return work();
+  return command === undefined ? serve() : (await command()).run(rest);
+}
+
+async function work(): Promise<number> {
+  const signals = new SignalTrap();
+  return (await import('./service/worker.ts')).work(signals);
+}
 
 async function serve(): Promise<number> {
   // Before anything slow is imported: a SIGTERM that finds no handler ends the process without a word.

@@ -21,6 +21,9 @@ const DEFAULTS: Record<SettingName, unknown> = {
   enableFailSafe: true,
   retryAfter: 5,
   stopBudgetMs: 0,
+  workers: 0,
+  startTimeoutMs: 60_000,
+  heartbeatTimeoutMs: 10_000,
   maxInFlight: 0,
   keepAliveTimeoutMs: 65_000,
   requestTimeoutMs: 300_000,
@@ -97,6 +100,9 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     good: { trace: 'trace', warn: 'warn', silent: 'silent' },
     bad: ['warning', 'INFO', 'loud'],
   },
+  WORKERS: { rule: 'a whole number from 0 to 256', good: { 0: 0, 256: 256 }, bad: ['-1', '257', 'auto'] },
+  START_TIMEOUT: { rule: SECONDS, good: { 5: 5_000 }, bad: NOT_SECONDS },
+  HEARTBEAT_TIMEOUT: { rule: SECONDS, good: { 5: 5_000 }, bad: NOT_SECONDS },
   AUDIT_MODE: {
     rule: 'one of batched, strict',
     good: { batched: 'batched', strict: 'strict' },
@@ -238,7 +244,7 @@ t.test('a reload can change the live settings alone', async (t) => {
       .filter(({ live }) => !live)
       .map(({ name }) => name),
     [
-      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'APP', 'ENABLE_FAIL_SAFE'],
+      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
       ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
       ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'PID_FILE'],
     ],

@@ -52,7 +52,7 @@ t.test('what completes before the deadline is not cut', async (t) => {
   await service.line('holding a');
   await service.statusWhen(({ in_flight }) => in_flight.count === 2);
 
-  service.signal('SIGTERM');
+  await service.stop();
   service.release('a');
   t.equal((await quick.response()).status, 200);
   t.strictSame(await service.exited, { code: 1, signal: null });

@@ -105,6 +105,9 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
     rejected: { total: 0, starting: 0, stopping: 0, overloaded: 0 },
     shutdown: null,
     last_shutdown: null,
+    last_reload: null,
+    workers: null,
+    audit: null,
   });
   t.match(since, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   t.type(uptime_seconds, 'number');

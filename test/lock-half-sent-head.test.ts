@@ -47,3 +47,19 @@ t.test('a half-sent request delays nothing, and gets the 503 when the service le
   }
   t.strictSame(await service.exited, { code: 0, signal: null });
 });
+
+t.test('the end of a body that came after its answer is no half-sent request', async (t) => {
+  const service = await ServiceProcess.running(t);
+  const client = await RawClient.open(service.port);
+  client.request('POST', '/ignore/a', { 'Content-Length': '10' }).write('hello');
+  await service.line('holding a');
+  service.release('a');
+  t.equal((await client.response()).status, 200);
+  client.write('world');
+  t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 200);
+
+  service.signal('SIGTERM');
+  t.equal(await client.ended, 'fin');
+  t.equal(client.pending, '', 'an answer to nothing would be taken for the next one');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+});

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import { STATUS_CODES } from 'node:http';
 import t from 'tap';
 import { type App, HttpError, readJson, sendJson } from '../src/index.ts';
 import { Doors, running } from './support/embedded-service.ts';
@@ -78,7 +79,7 @@ t.test('a body past the limit gets 413, declared or streamed, and the connection
   const tooLarge = {
     status: 413,
     body: JSON.stringify({
-      error: 'Content Too Large',
+      error: STATUS_CODES[413],
       message: `The body must not be larger than ${LIMIT} bytes.`,
     }),
   };
@@ -151,7 +152,7 @@ t.test('an HttpError is the answer, and what was set before it is gone', async (
   for (const [status, error] of [
     [400, 'Bad Request'],
     [404, 'Not Found'],
-    [418, 'Error'],
+    [418, STATUS_CODES[418]],
     [503, 'Service Unavailable'],
     [599, 'Error'],
   ]) {

@@ -1,14 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import type { AuditMode } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
 import { type Head, keepHead } from './head.ts';
 import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, sealBatch } from './seal.ts';
-
-export const AUDIT_MODES = ['batched', 'strict'] as const;
-/** `batched`: on its way within 100 ms, on disk at the end. `strict`: on disk before the answer leaves. */
-export type AuditMode = (typeof AUDIT_MODES)[number];
 
 /** What a record can hold. `undefined` is left out. */
 export type AuditFields = Readonly<Record<string, unknown>>;

@@ -1,4 +1,4 @@
-import { SETTINGS } from '../config.ts';
+import { ConfigError, SETTINGS } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 
@@ -6,13 +6,14 @@ const USAGE = `master-agent: an HTTP service that locks like a safe
 
 usage: master-agent [serve] [APP]   serve the application in the module APP, in the foreground
        master-agent stop            stop it and show the drain; ends with the exit code of the service
+       master-agent reload          new settings, with WORKERS new code too; 1 when it was refused
        master-agent status          what the operator's door tells; --json for programs
        master-agent verify-audit    walk the seals of the audit log
        master-agent unlatch         let the service start again after an emergency shutdown
        master-agent help            this; COMMAND --help for one command
 
 signals  SIGTERM, SIGINT  stop: lock, finish what is in flight, leave (a second SIGINT forces the exit)
-         SIGHUP           reload the settings marked * below
+         SIGHUP           reload: the settings marked * below; with WORKERS all but addresses, and the code
 
 exit     0 stopped, everything in flight completed   1 forced: requests were cut   70 internal error or crash
          74 the audit log could not be written   75 latched by an emergency shutdown   78 bad configuration
@@ -35,6 +36,7 @@ export function helpText(): string {
 
 /** A command line that cannot be understood is bad configuration. */
 export function complain(problem: unknown): number {
-  process.stderr.write(`master-agent: ${messageOf(problem)} (see master-agent --help)\n`);
+  const lines = problem instanceof ConfigError ? problem.mistakes : [messageOf(problem)];
+  for (const line of lines) process.stderr.write(`master-agent: ${line} (see master-agent --help)\n`);
   return ExitCode.Config;
 }

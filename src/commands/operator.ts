@@ -28,15 +28,3 @@ export async function fetchStatus(door: string): Promise<Status> {
   }
   return status as Status;
 }
-
-/** One line on a drain: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
-export function drainLine({ in_flight, shutdown, state }: Status): string {
-  const [oldest] = in_flight.oldest;
-  const left = shutdown === null ? '' : `, ${Math.ceil(shutdown.remaining_seconds)} s left`;
-  const blocks =
-    oldest === undefined
-      ? ''
-      : `; oldest ${oldest.method} ${oldest.path}, ${(oldest.age_ms / 1000).toFixed(1)} s`;
-  const what = state === 'stopping' ? 'Draining' : shutdown === null ? `Service ${state}` : 'Lame duck';
-  return `${what}: ${in_flight.count} in flight${left}${blocks}`;
-}

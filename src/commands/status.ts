@@ -1,9 +1,9 @@
 import { parseArgs } from 'node:util';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
-import type { Status } from '../routes/status.ts';
+import { drainLine, drainOf, type Status } from '../routes/status.ts';
 import { complain } from './help.ts';
-import { commandConfig, drainLine, fetchStatus, operatorDoor } from './operator.ts';
+import { commandConfig, fetchStatus, operatorDoor } from './operator.ts';
 
 const HELP = `usage: master-agent status [--json]
 
@@ -47,13 +47,23 @@ function render(status: Status): string {
   const { connections, rejected, last_shutdown: last } = status;
   const lines = [
     `${status.service} ${status.version}, process ${status.pid}: ${status.state} since ${status.since}`,
-    drainLine(status),
+    drainLine(drainOf(status)),
     `connections: ${connections.open} open, ${connections.idle} idle; refused: ${rejected.total}`,
     ...status.in_flight.oldest.map(
       ({ id, method, path, age_ms, phase }) =>
         `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  ${method} ${path}  ${phase}  ${id}`,
     ),
   ];
+  for (const worker of status.workers ?? []) {
+    lines.push(
+      `  worker ${worker.pid}: ${worker.state}, generation ${worker.generation}, ${worker.in_flight} in flight, ` +
+        `${worker.connections} connections`,
+    );
+  }
+  if (status.last_reload !== null) {
+    const { outcome, reason, duration_ms } = status.last_reload;
+    lines.push(`last reload: ${outcome} in ${duration_ms} ms${reason === '' ? '' : `: ${reason}`}`);
+  }
   if (last?.unclean) lines.push(`last run: process ${last.pid} ended without a shutdown`);
   else if (last) {
     lines.push(

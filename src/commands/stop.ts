@@ -2,11 +2,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { hasCode, messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
 import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
+import { drainLine, drainOf } from '../routes/status.ts';
 import { complain } from './help.ts';
-import { commandConfig, drainLine, fetchStatus, operatorDoor } from './operator.ts';
+import { commandConfig, fetchStatus, operatorDoor } from './operator.ts';
 
 const HELP = `usage: master-agent stop
 
@@ -37,7 +39,12 @@ export async function run(args: readonly string[]): Promise<number> {
     return complain(error);
   }
   const file = config.pidFile ?? join(config.stateDir, 'master-agent.pid');
-  const owner = readPidFile(file);
+  let owner: PidFileOwner;
+  try {
+    owner = readPidFile(file);
+  } catch (error) {
+    return complain(`PID_FILE: want a file that can be read, got "${file}": ${messageOf(error)}`);
+  }
   if (owner.kind !== 'ours') {
     say(`Nothing to stop: ${nobody(owner, file)}`);
     if (owner.kind !== 'none') rmSync(file, { force: true });
@@ -47,7 +54,13 @@ export async function run(args: readonly string[]): Promise<number> {
   // Looked up first: the note of where the door is goes when the service does.
   const door = operatorDoor(config);
   say(`Stopping process ${pid}`);
-  process.kill(pid, 'SIGTERM');
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch (error) {
+    // Gone in this very moment: then its report is there.
+    if (!hasCode(error, 'ESRCH'))
+      return complain(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
+  }
   const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
   const progress = new Progress();
   while (isAlive(pid)) {
@@ -61,7 +74,7 @@ export async function run(args: readonly string[]): Promise<number> {
     await delay(LOOK_MS);
     if (door !== undefined)
       await fetchStatus(door).then(
-        (status) => progress.show(drainLine(status)),
+        (status) => progress.show(drainLine(drainOf(status))),
         () => undefined,
       );
   }

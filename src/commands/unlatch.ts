@@ -2,13 +2,13 @@ import { userInfo } from 'node:os';
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { AuditLog } from '../audit/audit-log.ts';
+import { auditFile } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
 import { isAlive } from '../lifecycle/pid-file.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import { findRun } from '../lifecycle/shutdown-record.ts';
-import { readAuditKey } from '../service/credential.ts';
-import { auditFile } from '../service/witness.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 

@@ -3,10 +3,10 @@ import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readHead } from '../audit/head.ts';
 import { type Verdict, verify } from '../audit/verify.ts';
+import { auditFile } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
-import { readAuditKey } from '../service/credential.ts';
-import { auditFile } from '../service/witness.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 

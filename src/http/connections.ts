@@ -13,10 +13,15 @@ export class Connection {
   readonly socket: Socket;
   /** The client's address: asked for now, because a closed socket no longer knows it. */
   readonly client: string;
+  /** Monotonic milliseconds. */
+  readonly openedMs = performance.now();
   /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
   readonly exchanges: Exchange[] = [];
   /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
   readonly refused: ServerResponse[] = [];
+  /** Refused for overload and answered, but not sent: in front of them may be an exchange. */
+  #passedOver = 0;
+  #requests = 0;
   #closing = false;
   #latest: IncomingMessage | undefined;
   #latestResponse: ServerResponse | undefined;
@@ -27,6 +32,11 @@ export class Connection {
   constructor(socket: Socket) {
     this.socket = socket;
     this.client = socket.remoteAddress ?? 'unknown';
+  }
+
+  /** Whether nothing has ever come on it. */
+  get silent(): boolean {
+    return this.socket.bytesRead === 0;
   }
 
   get idle(): boolean {
@@ -50,10 +60,16 @@ export class Connection {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
   }
 
+  /** Requests that ever came on it. */
+  get requests(): number {
+    return this.#requests;
+  }
+
   arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
+    this.#requests += 1;
     this.#latest = request;
     this.#latestResponse = response;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
   }
 
   begin(exchange: Exchange): void {
@@ -64,10 +80,18 @@ export class Connection {
   end(exchange: Exchange): boolean {
     const index = this.exchanges.indexOf(exchange);
     if (index === -1) return false;
-    this.exchanges.splice(index, 1);
+    // Without pipelining it is the only one, and `splice` would make an array of it.
+    if (this.exchanges.length === 1) this.exchanges.pop();
+    else this.exchanges.splice(index, 1);
     if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
-    this.#bytesBefore = this.socket.bytesRead;
+    this.#noRequestYet();
+    // What still comes of a body that nobody has read does not belong to a next request either.
+    if (!exchange.request.complete) exchange.request.once('end', () => this.#noRequestYet());
     return true;
+  }
+
+  #noRequestYet(): void {
+    this.#bytesBefore = this.socket.bytesRead;
   }
 
   /**
@@ -82,11 +106,20 @@ export class Connection {
     else before.once('close', () => this.closing || this.socket.destroyed || step());
   }
 
+  /** Notes an answer that does not end the connection, so that no answer in front of it may either. */
+  passOver(response: ServerResponse): void {
+    this.#passedOver += 1;
+    response.once('close', () => {
+      this.#passedOver -= 1;
+    });
+  }
+
   /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
   markLast(): void {
     const last = this.exchanges.length - 1;
+    const behind = this.refused.length + this.#passedOver;
     for (const [index, exchange] of this.exchanges.entries()) {
-      exchange.markLast(index === last && this.refused.length === 0 && this.#conclusion === undefined);
+      exchange.markLast(index === last && behind === 0 && this.#conclusion === undefined);
     }
   }
 
@@ -128,6 +161,7 @@ function destroyAfterFlush(socket: Socket): void {
 /** Which sockets are open, and what is on each. */
 export class Connections {
   readonly #open = new Map<Socket, Connection>();
+  readonly #waiting: (() => void)[] = [];
   #arrivals = 0;
 
   /** Connections and requests that ever came: two equal readings mean that nothing came between them. */
@@ -143,6 +177,11 @@ export class Connections {
     let idle = 0;
     for (const connection of this.#open.values()) if (connection.idle) idle += 1;
     return idle;
+  }
+
+  /** Resolves when no socket is open. */
+  emptied(): Promise<void> {
+    return this.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   [Symbol.iterator](): IterableIterator<Connection> {
@@ -163,6 +202,7 @@ export class Connections {
     socket.destroySoon = () => connection.close();
     socket.once('close', () => {
       this.#open.delete(socket);
+      if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
       // Responses queued behind the current one get no `close` event of their own from Node.
       for (const exchange of [...connection.exchanges]) ended(connection, exchange);
     });

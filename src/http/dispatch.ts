@@ -10,26 +10,34 @@ export function dispatch(router: Router, exchange: Exchange, response: ServerRes
   const modern = httpVersion === '1.1';
   const match = router.match(exchange.method, exchange.url);
   if (modern && host === undefined) {
-    refuse(400, 'An HTTP/1.1 request must have a Host header.');
+    refuse(router, exchange, response, 400, 'An HTTP/1.1 request must have a Host header.');
   } else if (match.kind !== 'route') {
-    miss(match);
+    miss(router, exchange, response, match);
   } else if (modern && expect !== undefined && expect.toLowerCase() !== '100-continue') {
     // RFC 9110 section 10.1.1
-    refuse(417, 'The only expectation that can be met is 100-continue.');
+    refuse(router, exchange, response, 417, 'The only expectation that can be met is 100-continue.');
   } else {
     if (modern && expect !== undefined) response.writeContinue();
     exchange.run(match.route, match.values, response);
   }
+}
 
-  function miss({ kind, allow }: Exclude<Match, { kind: 'route' }>): void {
-    if (allow !== undefined) response.setHeader('Allow', allow);
-    if (kind === 'options') exchange.run(router.unrouted, [], response, () => response.writeHead(204).end());
-    else if (kind === 'not allowed') refuse(405, `This path answers ${allow}.`);
-    else if (kind === 'not found') refuse(404, 'Nothing answers at this path.');
-    else refuse(400, 'The path of the request is malformed.');
-  }
+type Miss = Exclude<Match, { kind: 'route' }>;
 
-  function refuse(status: number, message: string): void {
-    exchange.run(router.unrouted, [], response, () => sendError(response, status, message));
-  }
+function miss(router: Router, exchange: Exchange, response: ServerResponse, { kind, allow }: Miss): void {
+  if (allow !== undefined) response.setHeader('Allow', allow);
+  if (kind === 'options') exchange.run(router.unrouted, [], response, () => response.writeHead(204).end());
+  else if (kind === 'not allowed') refuse(router, exchange, response, 405, `This path answers ${allow}.`);
+  else if (kind === 'not found') refuse(router, exchange, response, 404, 'Nothing answers at this path.');
+  else refuse(router, exchange, response, 400, 'The path of the request is malformed.');
+}
+
+function refuse(
+  router: Router,
+  exchange: Exchange,
+  response: ServerResponse,
+  status: number,
+  message: string,
+): void {
+  exchange.run(router.unrouted, [], response, () => sendError(response, status, message));
 }

@@ -30,6 +30,8 @@ export interface DoorParts extends Surroundings {
   readonly gate: Gate;
   readonly connections: Connections;
   readonly router: Router;
+  /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
+  readonly accepting: () => boolean;
   /** Set when an answer may only leave once it is on record; false when it cannot be recorded. */
   readonly keep?: ((exchange: Exchange, whole: boolean, status: number) => Promise<boolean>) | undefined;
   /** Hears of every admitted request when it is over. */
@@ -63,9 +65,9 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   applyLimits(server, limits);
 
   server.on('connection', (socket) => connections.open(socket, end));
-  server.on('request', (request, response) => arrive(request, response));
-  server.on('checkContinue', (request, response) => arrive(request, response));
-  server.on('checkExpectation', (request, response) => arrive(request, response));
+  server.on('request', arrive);
+  server.on('checkContinue', arrive);
+  server.on('checkExpectation', arrive);
   server.on('connect', (request, socket) => {
     inTurn(socket, () => arrive(request, responseOn(socket, request)));
   });
@@ -82,10 +84,18 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     }
     const exchange = new Exchange(request, response, connection.client, leave, parts);
     connection.begin(exchange);
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (isLeaving()) connection.markLast();
     response.on('close', () => end(connection, exchange));
+    // Node says in this answer that the connection closes, but leaves the closing to the client.
+    if (connection.requests === server.maxRequestsPerSocket)
+      response.once('finish', () => connection.close());
     if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
     serve(exchange, response);
+  }
+
+  /** Whether clients are to come back on another connection, which each last answer on one tells them. */
+  function isLeaving(): boolean {
+    return parts.lifecycle.state === 'stopping' || !parts.accepting();
   }
 
   function serveRequest(exchange: Exchange, response: ServerResponse): void {
@@ -143,7 +153,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
     connection.conclude(step);
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (isLeaving()) connection.markLast();
   }
 
   function end(connection: Connection, exchange: Exchange): void {
@@ -170,15 +180,17 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       end(connection, latest);
     }
     connection.conclude(() => answerMalformed(connection, error));
-    if (parts.lifecycle.state === 'stopping') connection.markLast();
+    if (isLeaving()) connection.markLast();
   }
 }
 
 /** Sets the limits that can also change while the server runs. */
 export function applyLimits(server: Server, limits: DoorLimits): void {
   server.keepAliveTimeout = limits.keepAliveTimeoutMs;
-  server.headersTimeout = limits.headersTimeoutMs;
   server.requestTimeout = limits.requestTimeoutMs;
+  // Node exchanges the two when the head may take longer than the whole, and then the whole takes as long as the head.
+  const longestHeadMs = limits.requestTimeoutMs > 0 ? limits.requestTimeoutMs : Number.POSITIVE_INFINITY;
+  server.headersTimeout = Math.min(limits.headersTimeoutMs, longestHeadMs);
   server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
   // Node has no value that means "no limit": it is the property's absence.
   if (limits.maxConnections > 0) server.maxConnections = limits.maxConnections;

@@ -22,6 +22,8 @@ export interface Surroundings {
   readonly lifecycle: Lifecycle;
   readonly inFlight: InFlight;
   readonly log: Logger;
+  /** Remembers each request where it can be read when this process no longer answers. */
+  readonly recorder?: { begin(request: Pick<Exchange, 'id' | 'method' | 'path'>): () => void } | undefined;
 }
 
 /** Of the handler's own fields in the audit log. */
@@ -53,6 +55,7 @@ export class Exchange implements Context {
   readonly client: string;
   readonly #around: Surroundings;
   readonly #leave: Leave;
+  readonly #forget: (() => void) | undefined;
   #route: Route | Route<UpgradeHandler> | undefined;
   #values: readonly string[] = [];
   #id: string | undefined;
@@ -77,8 +80,9 @@ export class Exchange implements Context {
     this.method = request.method ?? '';
     this.url = request.url ?? '';
     this.client = client;
-    this.#leave = leave;
     this.#around = around;
+    this.#leave = leave;
+    this.#forget = around.recorder?.begin(this);
   }
 
   get id(): string {
@@ -239,6 +243,7 @@ export class Exchange implements Context {
     const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, this.ageMs);
+    this.#forget?.();
     this.#leave();
     return outcome;
   }

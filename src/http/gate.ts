@@ -114,6 +114,7 @@ export class Gate {
     const reason = this.#closedBecause() ?? 'stopping';
     this.#count(reason);
     if (reason === 'overloaded') {
+      connection.passOver(response);
       this.#refusals.overloaded.write(response, false);
       return;
     }

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 
 /** An error with an answer: thrown by a handler, it becomes `status` and `{"error", "message"}`. */
@@ -16,26 +16,9 @@ export class HttpError extends Error {
   }
 }
 
-const PHRASES: Readonly<Record<number, string>> = {
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  405: 'Method Not Allowed',
-  408: 'Request Timeout',
-  413: 'Content Too Large',
-  415: 'Unsupported Media Type',
-  417: 'Expectation Failed',
-  429: 'Too Many Requests',
-  431: 'Request Header Fields Too Large',
-  500: 'Internal Server Error',
-  501: 'Not Implemented',
-  503: 'Service Unavailable',
-};
-
 /** The JSON that goes with an error's status. */
 export function errorBody(status: number, message: string): { error: string; message: string } {
-  return { error: PHRASES[status] ?? 'Error', message };
+  return { error: STATUS_CODES[status] ?? 'Error', message };
 }
 
 /** Answers with `value` as JSON. Headers set before with `response.setHeader` are kept. */

@@ -273,8 +273,16 @@ function descend(
   return segment.mounted;
 }
 
+/** Not `String.split`: for a path of a few segments that takes three times as long. */
 function split(path: string): string[] {
-  return path.slice(1).split('/');
+  const parts: string[] = [];
+  let start = 1;
+  for (let end = path.indexOf('/', 1); end !== -1; end = path.indexOf('/', start)) {
+    parts.push(path.slice(start, end));
+    start = end + 1;
+  }
+  parts.push(path.slice(start));
+  return parts;
 }
 
 /** The path of a target that is a whole URL; anything else is given back as it is. */

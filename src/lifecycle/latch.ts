@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { ExitCode, StartError } from './exit-code.ts';
 
 /** Why the service stays down: the content of `STATE_DIR/emergency.json`. */
 export interface Latch {
@@ -52,6 +53,17 @@ export function readLatch(stateDir: string): Latch | undefined {
     // It is there all the same.
   }
   return { time: 'an unknown time', by: 'somebody', reason: 'the latch cannot be read' };
+}
+
+/** @throws StartError 75 when an emergency shutdown has latched the service */
+export function assertUnlatched(stateDir: string): void {
+  const latch = readLatch(stateDir);
+  if (latch === undefined) return;
+  const why = latch.reason === '' ? '' : ` (${JSON.stringify(latch.reason)})`;
+  throw new StartError(
+    `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: master-agent unlatch`,
+    ExitCode.Latched,
+  );
 }
 
 /** Lets the service start again. The old latch is kept beside it; returns where. @throws the system's error */

@@ -9,8 +9,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { hasCode } from '../error.ts';
-import type { ExitCode } from './exit-code.ts';
+import { hasCode, messageOf } from '../error.ts';
+import { ExitCode, StartError } from './exit-code.ts';
 
 /** A request that a stop has cut. */
 export interface CutRequest {
@@ -69,6 +69,20 @@ export class ShutdownRecord {
     this.#running = runningFile(stateDir);
     this.last = readUnclean(this.#running) ?? readReport(this.#report);
     replaceFile(this.#running, this.#started);
+  }
+
+  /** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
+  static open(stateDir: string): ShutdownRecord {
+    try {
+      return new ShutdownRecord(stateDir);
+    } catch (error) {
+      throw new StartError(
+        `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`,
+        // As soon as there is room again it can be used.
+        hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO') ? ExitCode.AuditLost : ExitCode.Config,
+        { cause: error },
+      );
+    }
   }
 
   /** Notes where the operator's door is, for the commands that look for it. */

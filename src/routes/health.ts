@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { sendJson } from '../http/response.ts';
 import type { State } from '../lifecycle/lifecycle.ts';
 import { version } from '../version.ts';
+import { uptime } from './status.ts';
 
 export interface Health {
   /** False from the moment a stop is ordered, also while requests are still served. */
@@ -17,7 +18,7 @@ export function health(response: ServerResponse, { ready, state, inFlight }: Hea
     service_state: state,
     accepting_requests: state === 'running',
     in_flight: inFlight,
-    uptime_seconds: Math.round(process.uptime() * 10) / 10,
+    uptime_seconds: uptime(),
     version,
   });
 }

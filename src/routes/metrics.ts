@@ -11,6 +11,12 @@ export interface MetricsSnapshot {
   readonly tallies: readonly TallySnapshot[];
   /** Requests cut since the start: at a deadline, or because their body stalled. */
   readonly cut: number;
+  /** Under a supervisor alone. */
+  readonly supervisor?: {
+    /** Workers that were replaced because they ended, and those of them that were killed for standing still. */
+    readonly replaced: { readonly ended: number; readonly blocked: number };
+    readonly reloads: Readonly<Record<'done' | 'refused', number>>;
+  };
 }
 
 const HISTOGRAM = {
@@ -35,7 +41,7 @@ export async function metrics(response: ServerResponse, snapshot: MetricsSnapsho
   response.end(text);
 }
 
-function serviceMetrics({ status, tallies, cut }: MetricsSnapshot): Registry {
+function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): Registry {
   const register = new Registry();
   const gauge = (name: string, help: string, value: number | undefined): void => {
     const metric = new Gauge({ name: `master_agent_${name}`, help, registers: [register] });
@@ -87,6 +93,39 @@ function serviceMetrics({ status, tallies, cut }: MetricsSnapshot): Registry {
     (['starting', 'stopping', 'overloaded'] as const).map((reason) => [{ reason }, status.rejected[reason]]),
   );
   labelled(Counter, 'requests_cut_total', 'Requests in flight that a stop has cut.', [], [[{}, cut]]);
+  if (supervisor !== undefined) {
+    const { replaced, reloads } = supervisor;
+    labelled(
+      Gauge,
+      'workers',
+      'Worker processes, by what they do.',
+      ['state'],
+      (['starting', 'serving', 'retiring'] as const).map((state) => [
+        { state },
+        (status.workers ?? []).filter((worker) => worker.state === state).length,
+      ]),
+    );
+    labelled(
+      Counter,
+      'workers_replaced_total',
+      'Workers that ended and were replaced, by whether they were killed because their event loop was blocked.',
+      ['cause'],
+      [
+        [{ cause: 'ended' }, Math.max(0, replaced.ended - replaced.blocked)],
+        [{ cause: 'blocked' }, replaced.blocked],
+      ],
+    );
+    labelled(
+      Counter,
+      'reloads_total',
+      'Reloads, by outcome.',
+      ['outcome'],
+      [
+        [{ outcome: 'done' }, reloads.done],
+        [{ outcome: 'refused' }, reloads.refused],
+      ],
+    );
+  }
   labelled(
     Counter,
     'http_requests_total',

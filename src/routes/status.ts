@@ -1,11 +1,13 @@
 import type { ServerResponse } from 'node:http';
-import type { AuditMode } from '../audit/audit-log.ts';
+import type { AuditLog } from '../audit/audit-log.ts';
 import type { Head } from '../audit/head.ts';
-import type { UncleanAudit } from '../audit/recover.ts';
+import { type UncleanAudit, uncleanEnd } from '../audit/recover.ts';
+import type { AuditMode } from '../config.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';
-import type { State } from '../lifecycle/lifecycle.ts';
+import type { Lifecycle, State } from '../lifecycle/lifecycle.ts';
+import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 
 /** A request in flight, as an operator sees it: what blocks the drain. */
@@ -42,6 +44,9 @@ export interface Status {
     readonly remaining_seconds: number;
   } | null;
   readonly last_shutdown: LastShutdown | null;
+  readonly last_reload: ReloadOutcome | null;
+  /** Null when there is no supervisor. */
+  readonly workers: readonly WorkerStatus[] | null;
   /** Null when there is none. */
   readonly audit: {
     readonly mode: AuditMode;
@@ -52,6 +57,42 @@ export interface Status {
     /** Why nothing is written any more. */
     readonly failure: string | null;
   } | null;
+}
+
+/** A worker, as its supervisor sees it. */
+export interface WorkerStatus {
+  readonly pid: number;
+  readonly generation: number;
+  readonly state: 'starting' | 'serving' | 'retiring';
+  readonly in_flight: number;
+  readonly connections: number;
+  /** Since its last sign of life. */
+  readonly heard_ms_ago: number;
+}
+
+/** What a drain is waiting for. */
+export interface Drain {
+  readonly state: State;
+  readonly inFlight: number;
+  readonly oldest: readonly OpenRequest[];
+  /** Seconds until what is in flight is cut; undefined while no stop is ordered. */
+  readonly left: number | undefined;
+}
+
+/** One line for people: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
+export function drainLine({ state, inFlight, oldest: [first], left }: Drain): string {
+  const what = state === 'stopping' ? 'Draining' : left === undefined ? `Service ${state}` : 'Lame duck';
+  const time = left === undefined ? '' : `, ${left} s left`;
+  const blocks =
+    first === undefined
+      ? ''
+      : `; oldest ${first.method} ${first.path}, ${(first.age_ms / 1000).toFixed(1)} s`;
+  return `${what}: ${inFlight} in flight${time}${blocks}`;
+}
+
+export function drainOf({ state, in_flight, shutdown }: Status): Drain {
+  const left = shutdown === null ? undefined : Math.ceil(shutdown.remaining_seconds);
+  return { state, inFlight: in_flight.count, oldest: in_flight.oldest, left };
 }
 
 /** How many of the oldest requests are named. */
@@ -70,4 +111,39 @@ export function readyz(response: ServerResponse, ready: boolean, state: State): 
 export function sendStatus(response: ServerResponse, status: Status): void {
   response.setHeader('Cache-Control', 'no-store');
   sendJson(response, 200, status);
+}
+
+/** What `GET /status` tells of a stop. */
+export function shutdownStatus({ order }: Lifecycle): Status['shutdown'] {
+  if (order === undefined) return null;
+  const remainingMs = Math.max(0, order.deadlineMs - performance.now());
+  return {
+    reason: order.reason,
+    started: order.orderedAt.toISOString(),
+    deadline: new Date(Date.now() + remainingMs).toISOString(),
+    remaining_seconds: tenths(remainingMs / 1000),
+  };
+}
+
+/** What it tells of the audit log. */
+export function auditStatus(log: AuditLog | undefined): Status['audit'] {
+  if (log === undefined) return null;
+  const { mode, head, lastSyncMs, failure, recovery } = log;
+  const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
+  return {
+    mode,
+    head,
+    last_sync_age_ms: age,
+    unclean_end: uncleanEnd(recovery) ?? null,
+    failure: failure?.message ?? null,
+  };
+}
+
+/** Seconds since this process began. */
+export function uptime(): number {
+  return tenths(process.uptime());
+}
+
+function tenths(value: number): number {
+  return Math.round(value * 10) / 10;
 }

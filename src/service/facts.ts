@@ -1,15 +1,15 @@
 import type { AuditLog } from '../audit/audit-log.ts';
-import { uncleanEnd } from '../audit/recover.ts';
 import type { Connections } from '../http/connections.ts';
 import type { Outcome } from '../http/exchange.ts';
 import type { Gate } from '../http/gate.ts';
 import type { InFlight } from '../http/in-flight.ts';
 import type { Router } from '../http/router.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 import type { Health } from '../routes/health.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
-import { OLDEST, type Status } from '../routes/status.ts';
+import { auditStatus, OLDEST, type Status, shutdownStatus, uptime } from '../routes/status.ts';
 import type { Facts } from '../routes/table.ts';
 import { version } from '../version.ts';
 
@@ -22,10 +22,17 @@ export interface FactSources {
   readonly router: Router;
   readonly outcomes: Readonly<Record<Outcome, number>>;
   readonly lastShutdown: () => LastShutdown | undefined;
+  readonly lastReload: () => ReloadOutcome | undefined;
   readonly audit: () => AuditLog | undefined;
 }
 
-export function factsOf(parts: FactSources): Facts {
+/** The routes' facts, all at hand in this process. */
+export interface ServiceFacts extends Facts {
+  status(): Status;
+  metrics(): MetricsSnapshot;
+}
+
+export function factsOf(parts: FactSources): ServiceFacts {
   const { lifecycle, inFlight, connections, gate, router, outcomes } = parts;
   return { health, status, metrics };
 
@@ -41,14 +48,16 @@ export function factsOf(parts: FactSources): Facts {
       pid: process.pid,
       state: lifecycle.state,
       since: lifecycle.since.toISOString(),
-      uptime_seconds: tenths(process.uptime()),
+      uptime_seconds: uptime(),
       generation: 1,
       in_flight: { count: inFlight.count, oldest: oldest() },
       connections: { open: connections.size, idle: connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
-      shutdown: underWay(),
+      shutdown: shutdownStatus(lifecycle),
       last_shutdown: parts.lastShutdown() ?? null,
-      audit: witness(),
+      last_reload: parts.lastReload() ?? null,
+      workers: null,
+      audit: auditStatus(parts.audit()),
     };
   }
 
@@ -62,34 +71,4 @@ export function factsOf(parts: FactSources): Facts {
       .slice(0, OLDEST)
       .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
   }
-
-  function witness(): Status['audit'] {
-    const log = parts.audit();
-    if (log === undefined) return null;
-    const { mode, head, lastSyncMs, failure, recovery } = log;
-    const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
-    return {
-      mode,
-      head,
-      last_sync_age_ms: age,
-      unclean_end: uncleanEnd(recovery) ?? null,
-      failure: failure?.message ?? null,
-    };
-  }
-
-  function underWay(): Status['shutdown'] {
-    const { order } = lifecycle;
-    if (order === undefined) return null;
-    const remainingMs = Math.max(0, order.deadlineMs - performance.now());
-    return {
-      reason: order.reason,
-      started: order.orderedAt.toISOString(),
-      deadline: new Date(Date.now() + remainingMs).toISOString(),
-      remaining_seconds: tenths(remainingMs / 1000),
-    };
-  }
-}
-
-function tenths(value: number): number {
-  return Math.round(value * 10) / 10;
 }

@@ -1,47 +1,66 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Logger } from 'pino';
-import type { Config } from '../config.ts';
-import { hasCode, messageOf } from '../error.ts';
+import { type Logger, pino } from 'pino';
+import { auditFile, type Config } from '../config.ts';
+import { messageOf } from '../error.ts';
 import { Connections } from '../http/connections.ts';
 import { applyLimits, createDoor, type Door } from '../http/door.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
 import { Gate } from '../http/gate.ts';
 import { InFlight } from '../http/in-flight.ts';
 import { Router } from '../http/router.ts';
-import { seconds, within } from '../lifecycle/deadline.ts';
+import { within } from '../lifecycle/deadline.ts';
+import { deferred } from '../lifecycle/deferred.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
-import { readLatch, setLatch } from '../lifecycle/latch.ts';
+import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
-import { ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
+import { addressOf, DOOR, handedSocket, probe, urlOf } from '../lifecycle/listen.ts';
+import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
+import { readToken } from '../lifecycle/secrets.ts';
+import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import { signalNumber } from '../lifecycle/signals.ts';
+import { checkStopBudget } from '../lifecycle/stop-budget.ts';
 import { type Admin, type Attempt, Credential } from '../routes/admin.ts';
-import { createOperatorDoor } from '../routes/operator-door.ts';
+import type { MetricsSnapshot } from '../routes/metrics.ts';
+import { openOperatorDoor } from '../routes/operator-door.ts';
 import type { Status } from '../routes/status.ts';
-import { addOperatorRoutes, addServiceRoutes, type Facts } from '../routes/table.ts';
+import { addServiceRoutes } from '../routes/table.ts';
 import { version } from '../version.ts';
 import { type App, type AppSource, assertAppFile, loadApp } from './app.ts';
-import { readToken } from './credential.ts';
-import { factsOf } from './facts.ts';
-import { addressOf, listen, probe, urlOf } from './listen.ts';
-import { type ShutdownPlan, type ShutdownResult, shutdown, stopAccepting } from './shutdown.ts';
-import { auditFile, Witness } from './witness.ts';
+import { factsOf, type ServiceFacts } from './facts.ts';
+import type { FlightRecorder } from './flight-recorder.ts';
+import { type Listener, OwnListener } from './listener.ts';
+import { retire } from './retire.ts';
+import { type ShutdownPlan, type ShutdownResult, shutdown } from './shutdown.ts';
+import { Witness } from './witness.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
-/** What writing the audit log and the report may take after the deadline. */
-const FLUSH_MS = 5_000;
 
 /** Who wants the service stopped, and how much of a hurry there is. */
 type Why = Pick<ShutdownPlan, 'reason' | 'announcement' | 'delayMs' | 'exitCode'>;
 
-const DOOR = { host: 'HOST', port: 'PORT' } as const;
-const OPERATOR_DOOR = { host: 'OPS_HOST', port: 'OPS_PORT' } as const;
+/** What a worker's service has of its supervisor, instead of a listening socket and an operator's door of its own. */
+export interface Post {
+  readonly listener: Listener;
+  /** Remembers what is in flight for the case that this process can no longer tell. */
+  readonly recorder: FlightRecorder;
+  /** Hears how many requests were in flight at the lock, and what the stop will end with if all goes well. */
+  readonly locked: (inFlight: number, exitCode: ExitCode) => void;
+  /** Hears that nothing is in flight any more, what had to be cut for that, and whether the drain was forced to its end. */
+  readonly drained: (cut: readonly CutRequest[], forced: boolean) => void;
+  /** Hears that an administrator, or the application, has asked for an emergency shutdown of the whole service. */
+  readonly emergency: (reason: string, by: string) => void;
+}
 
 /** One service: its parts, and the ways in which it begins, changes and ends. */
 export class Service {
   readonly #log: Logger;
+  /** Takes the lines that tell people of the service's life; a supervisor tells them itself, for all its workers. */
+  readonly #narrator: Logger;
   readonly #source: AppSource;
+  readonly #post: Post | undefined;
+  readonly #listener: Listener;
   readonly #witness: Witness;
   readonly #lifecycle: Lifecycle;
   readonly #inFlight = new InFlight();
@@ -49,7 +68,7 @@ export class Service {
   readonly #router = new Router();
   readonly #gate: Gate;
   readonly #door: Door;
-  readonly #facts: Facts;
+  readonly #facts: ServiceFacts;
   readonly #admin: Admin;
   readonly #credential = new Credential(undefined);
   readonly #outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
@@ -62,11 +81,16 @@ export class Service {
   /** Set once its start() is done: only what has started can be stopped. */
   #app: App | undefined;
   #finishing: Promise<void> | undefined;
+  #lastReload: ReloadOutcome | undefined;
 
-  constructor(source: AppSource, config: Config, log: Logger) {
+  /** @param post set when a supervisor runs this service; without it the service stands alone */
+  constructor(source: AppSource, config: Config, log: Logger, post?: Post) {
     this.#source = source;
     this.#config = config;
     this.#log = log;
+    this.#post = post;
+    this.#narrator = post === undefined ? log : pino({ level: 'silent' });
+    this.#listener = post?.listener ?? new OwnListener(config.host, config.port);
     this.#witness = new Witness(log, (error) => this.#auditLost(error));
     this.#lifecycle = new Lifecycle((state) => this.#witness.state(state));
     const around = { lifecycle: this.#lifecycle, inFlight: this.#inFlight, log };
@@ -81,6 +105,8 @@ export class Service {
         gate: this.#gate,
         connections: this.#connections,
         router: this.#router,
+        accepting: () => this.#listener.accepting,
+        recorder: post?.recorder,
         keep: strict ? (exchange, whole, status) => this.#witness.keep(exchange, whole, status) : undefined,
         ended: (exchange, outcome) => this.#ended(exchange, outcome),
       },
@@ -93,6 +119,7 @@ export class Service {
       router: this.#router,
       outcomes: this.#outcomes,
       lastShutdown: () => this.#record?.last,
+      lastReload: () => this.#lastReload,
       audit: () => this.#witness.audit,
     });
     this.#admin = {
@@ -138,49 +165,36 @@ export class Service {
   }
 
   /** What `GET /status` tells. */
-  status(): Status | Promise<Status> {
+  status(): Status {
     return this.#facts.status();
   }
 
+  /** What `GET /metrics` is made from. */
+  metrics(): MetricsSnapshot {
+    return this.#facts.metrics();
+  }
+
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
-  start(): Promise<void> {
-    this.#starting ??= this.#bringUp();
-    return this.#starting;
+  async start(): Promise<void> {
+    if (this.#starting === undefined) {
+      this.#starting = this.#bringUp();
+      // Who waits for the end of a service that never began has not to wait.
+      this.#starting.catch((error) => this.#over.resolve(reportOf(failedStart(error), new Date())));
+    }
+    // The application's start() may never settle. A stop does not wait for it for ever, and neither does our caller.
+    await Promise.race([this.#starting, this.stopped]);
   }
 
   /** STARTING, from top to bottom. Each step is a line in the log; whatever fails, all that was opened is closed. */
   async #bringUp(): Promise<void> {
     const config = this.#config;
-    const log = this.#log;
     const abandoned = (): boolean => this.#lifecycle.state !== 'starting';
     if (abandoned()) return;
     try {
-      this.#checkStopBudget();
-      assertUnlatched(config.stateDir);
-      if (typeof this.#source === 'string') assertAppFile(this.#source);
-      await probe(config.host, config.port, DOOR);
-      this.#record = openRecord(config.stateDir);
-      const { last } = this.#record;
-      if (last?.unclean) {
-        log.warn(
-          `The run before this one (pid ${last.pid}, started ${last.started_at}) ended without a shutdown`,
-        );
-      }
-      if (config.opsPort !== 'off') {
-        const router = new Router();
-        addOperatorRoutes(router, this.#facts, this.#admin);
-        this.#operatorDoor = createOperatorDoor(router, {
-          lifecycle: this.#lifecycle,
-          inFlight: this.#inFlight,
-          log,
-        });
-        await listen(this.#operatorDoor, config.opsHost, config.opsPort, OPERATOR_DOOR);
-        this.#record.announce(urlOf(this.#operatorDoor));
-        log.info(`Operator's door open on ${urlOf(this.#operatorDoor)}`);
-      }
-      this.#witness.open(config);
+      if (this.#post === undefined) await this.#openPremises();
+      this.#witness.open(config, this.#post === undefined ? 'sole' : 'one of several');
       this.#credential.set(readToken(config));
-      log.info(
+      this.#log.info(
         this.#credential.isSet
           ? "Administrator's credential loaded"
           : "No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
@@ -188,26 +202,40 @@ export class Service {
       if (abandoned()) return;
       await this.#startApp();
       if (abandoned()) return;
-      await listen(this.#door.server, config.host, config.port, DOOR);
+      await this.#listener.open(this.#door.server);
       if (abandoned()) return;
       this.#lifecycle.to('running');
-      log.info(`Service state: RUNNING - Accepting requests on ${urlOf(this.#door.server)}`);
+      this.#narrator.info(`Service state: RUNNING - Accepting requests on ${this.#listener.where}`);
     } catch (error) {
       if (abandoned()) {
-        log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
+        this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
         return;
       }
-      this.#lifecycle.to('stopped');
-      // There is nothing left to stop: who asks for it all the same finds it done.
-      this.#finishing = Promise.resolve();
-      stopAccepting(this.#door.server);
-      await this.#abandonApp();
-      this.#closeOperatorDoor();
-      await this.#witness.close();
-      this.#record?.abandon();
-      this.#over.resolve(reportOf(failedStart(error), new Date()));
+      await this.#giveUp();
       throw error;
     }
+  }
+
+  /** What there is one of, however many processes serve: the latch, the record of the last run, the operator's door. */
+  async #openPremises(): Promise<void> {
+    const config = this.#config;
+    checkStopBudget(config, this.#log);
+    assertUnlatched(config.stateDir);
+    if (typeof this.#source === 'string') assertAppFile(this.#source);
+    // Found out before anything is opened that would have to be closed again.
+    if (handedSocket() === undefined) await probe(config.host, config.port, DOOR);
+    this.#record = ShutdownRecord.open(config.stateDir);
+    const { last } = this.#record;
+    if (last?.unclean) {
+      this.#log.warn(
+        `The run before this one (pid ${last.pid}, started ${last.started_at}) ended without a shutdown`,
+      );
+    }
+    this.#operatorDoor = await openOperatorDoor(config, this.#facts, this.#admin, {
+      lifecycle: this.#lifecycle,
+      log: this.#log,
+    });
+    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor));
   }
 
   async #startApp(): Promise<void> {
@@ -229,18 +257,34 @@ export class Service {
     this.#log.info(none ? "No application: the service's own routes alone" : `Application started: ${name}`);
   }
 
-  /** The start has failed for another reason than the application: it must let go of what it has opened. */
-  async #abandonApp(): Promise<void> {
+  /** The start has failed: what it had opened is closed. */
+  async #giveUp(): Promise<void> {
+    this.#lifecycle.to('stopped');
+    this.#finishing = Promise.resolve();
+    this.#listener.close();
     try {
       await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.()));
-    } catch (error) {
-      this.#log.error({ err: error }, `The application's stop() failed: ${messageOf(error)}`);
+    } catch (stopError) {
+      this.#log.error({ err: stopError }, `The application's stop() failed: ${messageOf(stopError)}`);
     }
+    this.#closeOperatorDoor();
+    await this.#witness.close();
+    this.#record?.abandon();
   }
 
   /** Reopens the files that something else may have renamed: the audit log. */
   reopen(): void {
     this.#witness.reopen();
+  }
+
+  /** Keeps how a reload went, for `/status`. */
+  noteReload(outcome: ReloadOutcome): void {
+    this.#lastReload = outcome;
+  }
+
+  /** Aborted at the lock. */
+  get stopping(): AbortSignal {
+    return this.#lifecycle.stopping;
   }
 
   /** Takes over the settings that can change while running. The caller has compared the others. */
@@ -252,7 +296,7 @@ export class Service {
     this.#gate.configure(config);
     applyLimits(this.#door.server, config);
     this.#log.level = config.logLevel;
-    this.#checkStopBudget();
+    checkStopBudget(config, this.#log);
   }
 
   /**
@@ -260,15 +304,20 @@ export class Service {
    * resolves with the same report when it is over.
    * @param reason for the log and the report; a signal's name, or whatever the caller is
    */
-  stop(reason = 'stop()'): Promise<ShutdownReport> {
+  stop(reason = 'stop()', delayMs = this.#config.shutdownDelayMs): Promise<ShutdownReport> {
     const signal = reason.startsWith('SIG') ? signalNumber(reason as NodeJS.Signals) : undefined;
     this.#begin({
       reason,
       announcement: signal === undefined ? `Asked to stop by ${reason}.` : `Received signal ${signal}.`,
-      delayMs: this.#config.shutdownDelayMs,
+      delayMs,
       exitCode: ExitCode.Ok,
     });
     return this.stopped;
+  }
+
+  /** Ends a lame duck that is under way, so that the gate is locked at once. */
+  lockNow(): void {
+    this.#hurry.lockNow.resolve();
   }
 
   /** Cuts what is in flight, now. Without a stop under way it begins one. */
@@ -276,6 +325,15 @@ export class Service {
     const stopped = this.stop(reason);
     this.#hurry.cutNow.resolve();
     return stopped;
+  }
+
+  /**
+   * Makes room for a successor: no more connections come, those that are open are served until they are gone or
+   * `lingerMs` is over, then the service stops.
+   */
+  async retire(lingerMs: number): Promise<ShutdownReport> {
+    await Promise.race([retire(this.#listener, this.#connections, lingerMs), this.stopped]);
+    return this.stop('retirement', 0);
   }
 
   /** Locks at once, whatever is under way, latches the service and stops it. It will not start before it is unlatched. */
@@ -286,23 +344,24 @@ export class Service {
 
   /** The lock comes first. @returns whether the latch is on disk */
   #lockAndLatch(reason: string, by: string): boolean {
-    const { log, stateDir } = { log: this.#log, stateDir: this.#config.stateDir };
+    const { stateDir } = this.#config;
     const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
-    log.warn({ by, emergency: reason }, told);
-    this.#hurry.lockNow.resolve();
+    this.#log.warn({ by, emergency: reason }, told);
+    this.lockNow();
     this.#begin({
       reason: 'emergency',
       announcement: 'Emergency shutdown.',
       delayMs: 0,
       exitCode: ExitCode.Ok,
     });
+    this.#post?.emergency(reason, by);
     let latched = true;
     try {
       setLatch(stateDir, { time: new Date().toISOString(), by, reason });
-      log.warn(`Latched: the service will not start before "master-agent unlatch"`);
+      this.#log.warn(`Latched: the service will not start before "master-agent unlatch"`);
     } catch (error) {
       latched = false;
-      log.error(
+      this.#log.error(
         { err: error },
         `The latch could not be kept in ${stateDir}: ${messageOf(error)}. Nothing prevents a restart`,
       );
@@ -314,7 +373,7 @@ export class Service {
   /** Without its witness the service does not go on. */
   #auditLost(error: Error): void {
     this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
-    this.#hurry.lockNow.resolve();
+    this.lockNow();
     this.#begin({
       reason: 'audit',
       announcement: 'The audit log is lost.',
@@ -345,12 +404,15 @@ export class Service {
     const result = await shutdown(
       {
         lifecycle: this.#lifecycle,
-        server: this.#door.server,
+        listener: this.#listener,
         gate: this.#gate,
         connections: this.#connections,
         inFlight: this.#inFlight,
         log: this.#log,
+        narrator: this.#narrator,
         outcomes: this.#outcomes,
+        locked: (inFlight) => this.#post?.locked(inFlight, why.exitCode),
+        drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
         closeAudit: () => this.#witness.close(),
       },
@@ -365,7 +427,7 @@ export class Service {
     );
     const report = reportOf(result, startedAt);
     this.#keep(report);
-    this.#log.info({ report }, 'Service shutdown complete');
+    this.#narrator.info({ report }, 'Service shutdown complete');
     this.#closeOperatorDoor();
     return report;
   }
@@ -375,7 +437,7 @@ export class Service {
     if (this.#app === undefined && this.#starting !== undefined) {
       await within(ABANDON_MS, this.#starting);
       // It may have come as far as listening meanwhile.
-      stopAccepting(this.#door.server);
+      this.#listener.close();
     }
     await this.#app?.stop?.();
   }
@@ -404,17 +466,6 @@ export class Service {
     else this.#log.warn(line);
     this.#witness.attempt(attempt, address);
   }
-
-  #checkStopBudget(): void {
-    const { stopBudgetMs, shutdownDelayMs, shutdownTimeoutMs } = this.#config;
-    const needed = shutdownDelayMs + shutdownTimeoutMs + FLUSH_MS;
-    if (stopBudgetMs > 0 && needed > stopBudgetMs) {
-      this.#log.warn(
-        `STOP_BUDGET: a stop can take ${seconds(needed)}s (SHUTDOWN_DELAY + SHUTDOWN_TIMEOUT + ` +
-          `${seconds(FLUSH_MS)}s for the flush), but the platform kills after ${seconds(stopBudgetMs)}s`,
-      );
-    }
-  }
 }
 
 function reportOf(result: ShutdownResult, startedAt: Date): ShutdownReport {
@@ -435,17 +486,6 @@ function reportOf(result: ShutdownResult, startedAt: Date): ShutdownReport {
   };
 }
 
-/** @throws StartError 75 when an emergency shutdown has latched the service */
-function assertUnlatched(stateDir: string): void {
-  const latch = readLatch(stateDir);
-  if (latch === undefined) return;
-  const why = latch.reason === '' ? '' : ` (${JSON.stringify(latch.reason)})`;
-  throw new StartError(
-    `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: master-agent unlatch`,
-    ExitCode.Latched,
-  );
-}
-
 /** What a start that has failed comes to, for those who wait for its end. It is in no file: the run never began. */
 function failedStart(error: unknown): ShutdownResult {
   return {
@@ -458,31 +498,4 @@ function failedStart(error: unknown): ShutdownResult {
     rejected: 0,
     exitCode: error instanceof StartError ? error.exitCode : ExitCode.Internal,
   };
-}
-
-/** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
-function openRecord(stateDir: string): ShutdownRecord {
-  try {
-    return new ShutdownRecord(stateDir);
-  } catch (error) {
-    throw new StartError(
-      `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`,
-      hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO') ? ExitCode.AuditLost : ExitCode.Config,
-      { cause: error },
-    );
-  }
-}
-
-interface Deferred<T> {
-  readonly promise: Promise<T>;
-  readonly resolve: (value: T) => void;
-  readonly reject: (reason: unknown) => void;
-}
-
-function deferred<T>(): Deferred<T> {
-  let settle: Omit<Deferred<T>, 'promise'> | undefined;
-  const promise = new Promise<T>((resolve, reject) => {
-    settle = { resolve, reject };
-  });
-  return { promise, ...(settle as Omit<Deferred<T>, 'promise'>) };
 }

@@ -1,5 +1,3 @@
-import type { Server } from 'node:http';
-import { Server as NetServer } from 'node:net';
 import type { Logger } from 'pino';
 import type { Connections } from '../http/connections.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
@@ -9,14 +7,12 @@ import { afterReading, seconds, within } from '../lifecycle/deadline.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { CutRequest } from '../lifecycle/shutdown-record.ts';
+import type { Listener } from './listener.ts';
 
 /** A request whose body stops coming for so long is cut while the service stops, so that it does not cost the grace. */
 const STALL_MS = 5_000;
 /** How often stalled bodies are looked for. */
 const STALL_CHECK_MS = 500;
-/** Holding the door: how long it must be quiet, and how often we look at most. */
-const HOLD_MS = 3;
-const HOLD_ROUNDS = 25;
 /** The quiet tail: gone when so long nothing came, and in any case after the bound. */
 const QUIET_MS = 10;
 const TAIL_MS = 250;
@@ -28,13 +24,19 @@ const AUDIT_CLOSE_MS = 4_000;
 /** What a stop works on. */
 export interface ShutdownParts {
   readonly lifecycle: Lifecycle;
-  readonly server: Server;
+  readonly listener: Listener;
   readonly gate: Gate;
   readonly connections: Connections;
   readonly inFlight: InFlight;
   readonly log: Logger;
+  /** Takes the lines that tell people how the stop goes; a supervisor tells them itself, for all its workers. */
+  readonly narrator: Logger;
   /** Requests that have ended so far, by outcome. */
   readonly outcomes: Readonly<Record<Outcome, number>>;
+  /** Hears how many requests were in flight when the gate was locked. */
+  readonly locked: (inFlight: number) => void;
+  /** Hears that nothing is in flight any more, what had to be cut for that, and whether the drain was forced to its end. */
+  readonly drained: (cut: readonly CutRequest[], forced: boolean) => void;
   /** Ends what the application has opened. */
   readonly stopApp: () => Promise<void>;
   /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
@@ -75,7 +77,7 @@ export interface ShutdownResult {
  * way, and it ends the timer behind the time limits for half-sent requests.
  */
 export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promise<ShutdownResult> {
-  const { lifecycle, server, gate, connections, inFlight, log } = parts;
+  const { lifecycle, listener, gate, connections, inFlight, narrator: log } = parts;
   const orderedMs = performance.now();
   log.info({ reason: plan.reason }, plan.announcement);
   const orderedAt = new Date();
@@ -96,48 +98,39 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   lifecycle.orderStop({ reason: plan.reason, orderedAt, lockAtMs: lockedMs, deadlineMs });
   lifecycle.to('stopping');
   for (const connection of connections) connection.markLast();
-  if (!plan.failSafe) stopAccepting(server);
+  if (!plan.failSafe) listener.close();
   const inFlightAtLock = inFlight.count;
   const before = { ...parts.outcomes, rejected: gate.refused.stopping };
+  parts.locked(inFlightAtLock);
   log.warn(
     { in_flight: inFlightAtLock },
     `Service state: STOPPING - ${plan.failSafe ? 'Rejecting new requests (fail-safe mode). ' : ''}` +
       `${inFlightAtLock} in-flight requests remaining.`,
   );
 
-  // The drain.
+  // The drain, and the quiet tail: refuse what was on its way, then leave.
   const cut: CutRequest[] = [];
+  let forced = false;
   if (inFlightAtLock > 0) {
     log.info(
       `Waiting up to ${seconds(plan.timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`,
     );
-    const stallWatch = cutStalledBodies(connections, (exchange) =>
-      cutExchange(exchange, 'its body has stalled'),
-    );
+  }
+  const stallWatch = cutStalledBodies(connections, (exchange) =>
+    cutExchange(exchange, 'its body has stalled'),
+  );
+  do {
     await within(deadlineMs - performance.now(), Promise.race([inFlight.drained(), plan.cutNow]));
-    clearInterval(stallWatch);
-  }
-  const forced = inFlight.count > 0;
-  if (forced) {
-    const count = inFlight.count;
-    const waited = seconds(performance.now() - lockedMs);
-    const early = deadlineMs - performance.now() > 1;
-    log.warn(
-      { in_flight: count },
-      early
-        ? `Shutdown forced: ${count} requests still in-flight after ${waited}s`
-        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(plan.timeoutMs)}s`,
-    );
-    const exchanges = [...connections.exchanges()];
-    for (const exchange of exchanges) cutExchange(exchange, 'the time is over');
-    const held = count - exchanges.length;
-    if (held > 0) log.warn(`Cut ${held} pieces of work that the application still held in flight`);
-    log.error('Force shutdown: In-flight requests did not complete in time');
-  }
-
-  // The quiet tail: refuse what was on its way, then leave.
-  if (server.listening) await holdTheDoor(server, gate, connections);
-  await quietTail(connections);
+    if (inFlight.count > 0) {
+      forced = true;
+      force();
+    }
+    parts.drained(cut, forced);
+    await listener.lastCall(gate, connections);
+    await quietTail(connections, lockedMs);
+    // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
+  } while (inFlight.count > 0 && !forced);
+  clearInterval(stallWatch);
   await hangUp(gate, connections);
   gate.flushSummary();
 
@@ -157,6 +150,22 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     exitCode,
   };
 
+  function force(): void {
+    const count = inFlight.count;
+    const early = deadlineMs - performance.now() > 1;
+    log.warn(
+      { in_flight: count },
+      early
+        ? `Shutdown forced: ${count} requests still in-flight after ${seconds(performance.now() - lockedMs)}s`
+        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(plan.timeoutMs)}s`,
+    );
+    const exchanges = [...connections.exchanges()];
+    for (const exchange of exchanges) cutExchange(exchange, 'the time is over');
+    const held = count - exchanges.length;
+    if (held > 0) log.warn(`Cut ${held} pieces of work that the application still held in flight`);
+    log.error('Force shutdown: In-flight requests did not complete in time');
+  }
+
   function cutExchange(exchange: Exchange, why: string): void {
     const { id, method, path, ageMs, phase } = exchange;
     cut.push({ id, method, path, age_ms: Math.round(ageMs) });
@@ -175,36 +184,24 @@ function exitCodeOf(end: { kept: boolean; ordered: ExitCode; cut: boolean; left:
   return end.cut ? ExitCode.Forced : end.left;
 }
 
-/** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
-export function stopAccepting(server: Server): void {
-  if (server.listening) NetServer.prototype.close.call(server);
-}
-
 /**
- * A connection that sits in the accept queue when the listening socket closes is reset. So, before that, answers are
- * held back for a few milliseconds: clients that wait for one open no connection, the queue runs empty, and what
- * came is answered right after the socket is closed.
+ * Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. Who has
+ * connected since the lock is about to ask, however slow it is: that is waited for as long as the tail may be.
  */
-async function holdTheDoor(server: Server, gate: Gate, connections: Connections): Promise<void> {
-  gate.hold();
-  for (let round = 0; round < HOLD_ROUNDS; round += 1) {
-    const before = connections.arrivals;
-    await afterReading(HOLD_MS);
-    if (connections.arrivals === before) break;
-  }
-  stopAccepting(server);
-  await afterReading(0);
-  gate.release();
-}
-
-/** Answers on until nothing has come for a while: no connection, no request, no byte of a body that is dropped. */
-async function quietTail(connections: Connections): Promise<void> {
+async function quietTail(connections: Connections, lockedMs: number): Promise<void> {
   const endMs = performance.now() + TAIL_MS;
   let before = '';
-  for (let now = signs(connections); now !== before && performance.now() < endMs; now = signs(connections)) {
+  let now = signs(connections);
+  while ((now !== before || isAnyoneAboutToAsk(connections, lockedMs)) && performance.now() < endMs) {
     before = now;
     await afterReading(QUIET_MS);
+    now = signs(connections);
   }
+}
+
+function isAnyoneAboutToAsk(connections: Connections, lockedMs: number): boolean {
+  for (const { openedMs, silent } of connections) if (silent && openedMs >= lockedMs) return true;
+  return false;
 }
 
 function signs(connections: Connections): string {

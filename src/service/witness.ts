@@ -1,18 +1,12 @@
-import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { AuditLog } from '../audit/audit-log.ts';
-import type { Config } from '../config.ts';
+import { auditFile, type Config } from '../config.ts';
 import { messageOf } from '../error.ts';
 import type { Exchange, Outcome } from '../http/exchange.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import type { State } from '../lifecycle/lifecycle.ts';
+import { readAuditKey } from '../lifecycle/secrets.ts';
 import { type Attempt, EMERGENCY_PATH } from '../routes/admin.ts';
-import { readAuditKey } from './credential.ts';
-
-/** Where the audit log is; undefined when it is off. */
-export function auditFile({ auditLog, stateDir }: Config): string | undefined {
-  return auditLog === 'off' ? undefined : (auditLog ?? join(stateDir, 'audit.ndjson'));
-}
 
 /** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
 export class Witness {
@@ -26,8 +20,11 @@ export class Witness {
     this.#lost = lost;
   }
 
-  /** @throws StartError 74 when the log cannot be opened or written, 78 for a bad key */
-  open(config: Config): void {
+  /**
+   * @param writer one of several leaves what it finds to the one that came before them
+   * @throws StartError 74 when the log cannot be opened or written, 78 for a bad key
+   */
+  open(config: Config, writer: 'sole' | 'one of several'): void {
     const file = auditFile(config);
     const key = readAuditKey(config);
     if (file === undefined) {
@@ -39,6 +36,7 @@ export class Witness {
         file,
         mode: config.auditMode,
         key,
+        joins: writer === 'one of several',
         lost: this.#lost,
         // Control never needs the audit log: what it cannot take is kept here.
         fallback: (line) => this.#operational.warn(`Not in the audit log: ${line}`),

@@ -15,6 +15,8 @@ export interface Embedded {
   readonly service: Service;
   readonly stateDir: string;
   readonly lines: readonly LogLine[];
+  /** The first line that contains `text`, as soon as it is there. */
+  line(text: string): Promise<LogLine>;
   readonly port: number;
   readonly opsPort: number;
   /** Asks the service's door. */
@@ -33,13 +35,20 @@ export interface EmbeddedOptions {
 export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: EmbeddedOptions = {}): Embedded {
   mkdirSync(stateDir, { recursive: true });
   const lines: LogLine[] = [];
+  const waiting = new Set<(line: LogLine) => void>();
   const log = pino(
     { level: config?.logLevel ?? 'info', formatters: { level: (label) => ({ level: label }) } },
-    { write: (line) => lines.push(JSON.parse(line)) },
+    {
+      write(json) {
+        const line: LogLine = JSON.parse(json);
+        lines.push(line);
+        for (const look of waiting) look(line);
+      },
+    },
   );
   const service = createService({
     ...(app === undefined ? {} : { app }),
-    config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, ...config },
+    config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, auditLog: 'off', ...config },
     log,
   });
   t.teardown(() => service.force('the end of the test'));
@@ -49,6 +58,16 @@ export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: Embedd
     service,
     stateDir,
     lines,
+    line: (text) =>
+      new Promise((found) => {
+        const look = (line: LogLine): void => {
+          if (!line.msg.includes(text)) return;
+          waiting.delete(look);
+          found(line);
+        };
+        waiting.add(look);
+        for (const line of lines) look(line);
+      }),
     get port() {
       return port();
     },

@@ -4,12 +4,21 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { Test } from 'tap';
+import root, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/shutdown-record.ts';
 import type { Status } from '../../src/routes/status.ts';
 
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const MAIN = join(ROOT, 'src/main.ts');
+
+/** What .taprc grants, also under node's runner: machines are slow, and a test that waits for a state waits for it. */
+const LIMIT_MS = 120_000;
+root.setTimeout(LIMIT_MS);
+
+/** How this process was started, so that a child reads TypeScript too: in any directory, so without bare names. */
+const EXEC_ARGV = process.execArgv.map((arg) =>
+  arg.replace(/^(--import=)?tsx$/, `$1${import.meta.resolve('tsx')}`),
+);
 
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.ts');
@@ -22,7 +31,10 @@ export interface Exit {
 export interface SpawnOptions {
   /** Arguments behind `main`; default: the test application. */
   readonly args?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** For node, in front of `main`. */
+  readonly nodeArgs?: readonly string[];
+  /** Undefined: not set at all, so that a `.env` can set it. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
   /** Default: a directory of its own, removed at the end. */
   readonly stateDir?: string;
   readonly cwd?: string;
@@ -48,10 +60,11 @@ export class ServiceProcess {
 
   private constructor(
     t: Test,
-    { args = [TEST_APP], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
+    { args = [TEST_APP], nodeArgs = [], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
+    t.setTimeout(LIMIT_MS);
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...process.execArgv, MAIN, ...args], {
+    this.child = spawn(process.execPath, [...EXEC_ARGV, ...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
@@ -88,11 +101,16 @@ export class ServiceProcess {
   /** Starts one and comes back when it accepts requests. */
   static async running(t: Test, options: SpawnOptions = {}): Promise<ServiceProcess> {
     const service = new ServiceProcess(t, options);
-    const line = await service.line('Service state: RUNNING');
-    service.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
-    const door = service.lines.find((text) => text.includes("Operator's door open"));
-    service.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
+    await service.accepting();
     return service;
+  }
+
+  /** Comes back when it accepts requests. */
+  async accepting(): Promise<void> {
+    const line = await this.line('Service state: RUNNING');
+    this.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
+    const door = this.lines.find((text) => text.includes("Operator's door open"));
+    this.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
   }
 
   get pid(): number {

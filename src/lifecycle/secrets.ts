@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type Config, isToken, TOKEN_RULE } from '../config.ts';
 import { messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { ExitCode, StartError } from './exit-code.ts';
 
 /** Fewer bytes are no key. */
 const SHORTEST_KEY = 16;

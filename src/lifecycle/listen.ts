@@ -1,12 +1,38 @@
 import { once } from 'node:events';
-import { type AddressInfo, createServer, type Server } from 'node:net';
+import { type AddressInfo, createServer, Server as NetServer, type Server } from 'node:net';
 import { hasCode, messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { ExitCode, StartError } from './exit-code.ts';
 
 /** The settings an address comes from, for the message when it cannot be had. */
 export interface AddressSettings {
   readonly host: 'HOST' | 'OPS_HOST';
   readonly port: 'PORT' | 'OPS_PORT';
+}
+
+export const DOOR: AddressSettings = { host: 'HOST', port: 'PORT' };
+export const OPERATOR_DOOR: AddressSettings = { host: 'OPS_HOST', port: 'OPS_PORT' };
+
+/** The first descriptor that a service manager hands over (sd_listen_fds(3)). */
+const FIRST_HANDED_FD = 3;
+
+/** The descriptor of a listening socket that systemd has opened for this process; undefined when there is none. */
+export function handedSocket(env: NodeJS.ProcessEnv = process.env): number | undefined {
+  const forUs = env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) > 0;
+  return forUs ? FIRST_HANDED_FD : undefined;
+}
+
+/** Begins to accept on a socket that was handed over. @throws StartError 78 when it is none */
+export async function listenOnHanded(server: Server, fd: number): Promise<void> {
+  const listening = once(server, 'listening');
+  try {
+    server.listen({ fd });
+    await listening;
+  } catch (error) {
+    throw new StartError(
+      `LISTEN_FDS: want a listening socket as descriptor ${fd}, got: ${messageOf(error)}`,
+      ExitCode.Config,
+    );
+  }
 }
 
 /** @throws StartError 78 that names the setting and the address, when it is taken or is no address of this machine */
@@ -57,4 +83,9 @@ function unlistenable(error: unknown, host: string, port: number, names: Address
     return `${names.host}: want an address of this machine, ${got} (${error.code})`;
   }
   return `${names.host}, ${names.port}: cannot listen on ${host}:${port}: ${messageOf(error)}`;
+}
+
+/** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
+export function stopAccepting(server: Server): void {
+  if (server.listening) NetServer.prototype.close.call(server);
 }

@@ -1,0 +1,73 @@
+import type { Logger } from 'pino';
+import { messageOf } from '../error.ts';
+import { keepReloadOutcome, type ReloadOutcome } from '../lifecycle/reload-record.ts';
+
+/** What reloads work on. */
+export interface ReloadParts {
+  readonly log: Logger;
+  readonly stateDir: string;
+  /** Puts new code and settings in place. @throws Error that says why the old generation stays */
+  readonly reload: () => Promise<void>;
+  /** The generation that serves. */
+  readonly generation: () => number;
+  readonly began: () => void;
+  readonly ended: (outcome: ReloadOutcome) => void;
+}
+
+/** One reload at a time. However many are asked for meanwhile, one more follows: it finds what they all want to see. */
+export class Reloads {
+  readonly counts: Record<'done' | 'refused', number> = { done: 0, refused: 0 };
+  last: ReloadOutcome | undefined;
+  readonly #parts: ReloadParts;
+  #running = false;
+  #queued = false;
+
+  constructor(parts: ReloadParts) {
+    this.#parts = parts;
+  }
+
+  ask(): void {
+    this.#queued = true;
+    if (!this.#running) void this.#runQueued();
+  }
+
+  async #runQueued(): Promise<void> {
+    this.#running = true;
+    while (this.#queued) {
+      this.#queued = false;
+      await this.#run();
+    }
+    this.#running = false;
+  }
+
+  async #run(): Promise<void> {
+    const { log, stateDir, reload, generation, began, ended } = this.#parts;
+    const startedMs = Date.now();
+    const beganMs = performance.now();
+    began();
+    let reason = '';
+    try {
+      await reload();
+    } catch (error) {
+      reason = messageOf(error).replaceAll('\n', '; ') || 'an error without a message';
+    }
+    const outcome: ReloadOutcome = {
+      outcome: reason === '' ? 'done' : 'refused',
+      reason,
+      started_ms: startedMs,
+      duration_ms: Math.round(performance.now() - beganMs),
+      pid: process.pid,
+      generation: generation(),
+    };
+    this.counts[outcome.outcome] += 1;
+    this.last = outcome;
+    if (reason === '') log.info(`Reloaded: generation ${outcome.generation} serves`);
+    else log.error(`Reload refused, generation ${outcome.generation} goes on serving: ${reason}`);
+    ended(outcome);
+    try {
+      keepReloadOutcome(stateDir, outcome);
+    } catch (error) {
+      log.error(`The outcome of the reload could not be kept: ${messageOf(error)}`);
+    }
+  }
+}

@@ -1,0 +1,64 @@
+import type { AuditLog } from '../audit/audit-log.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
+import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
+import type { MetricsSnapshot } from '../routes/metrics.ts';
+import { auditStatus, OLDEST, type Status, shutdownStatus, uptime } from '../routes/status.ts';
+import type { Facts } from '../routes/table.ts';
+import { version } from '../version.ts';
+import type { Crew } from './crew.ts';
+import { sumRejected, sumTallies } from './totals.ts';
+
+/** What the supervisor itself knows; the rest its workers are asked for. */
+export interface SupervisorSources {
+  readonly lifecycle: Lifecycle;
+  readonly crew: Crew;
+  readonly reloads: Readonly<Record<'done' | 'refused', number>>;
+  readonly lastReload: () => ReloadOutcome | undefined;
+  readonly lastShutdown: () => LastShutdown | undefined;
+  readonly audit: () => AuditLog | undefined;
+}
+
+/** All workers as one service. */
+export function supervisorFacts(sources: SupervisorSources): Facts {
+  const { lifecycle, crew, reloads } = sources;
+  return {
+    health: () => ({ ready: lifecycle.ready && crew.ready, state: lifecycle.state, inFlight: 0 }),
+    status: async () => (await look()).status,
+    metrics: async () => (await look()).metrics,
+  };
+
+  async function look(): Promise<{ status: Status; metrics: MetricsSnapshot }> {
+    const { inFlight, oldest, snapshots, workers } = await crew.sum();
+    const { departed, replaced } = crew;
+    const add = (pick: (status: Status) => number): number =>
+      snapshots.reduce((sum, { status }) => sum + pick(status), 0);
+    const status: Status = {
+      service: 'master-agent',
+      version,
+      pid: process.pid,
+      state: lifecycle.state,
+      since: lifecycle.since.toISOString(),
+      uptime_seconds: uptime(),
+      generation: crew.generation,
+      in_flight: { count: inFlight, oldest: oldest.slice(0, OLDEST) },
+      connections: {
+        open: add(({ connections }) => connections.open),
+        idle: add(({ connections }) => connections.idle),
+      },
+      rejected: sumRejected([departed.rejected, ...snapshots.map(({ status: { rejected } }) => rejected)]),
+      shutdown: shutdownStatus(lifecycle),
+      last_shutdown: sources.lastShutdown() ?? null,
+      last_reload: sources.lastReload() ?? null,
+      workers,
+      audit: auditStatus(sources.audit()),
+    };
+    const metrics: MetricsSnapshot = {
+      status,
+      tallies: sumTallies([...departed.tallies, ...snapshots.flatMap(({ tallies }) => tallies)]),
+      cut: snapshots.reduce((sum, { cut }) => sum + cut, departed.cut),
+      supervisor: { replaced, reloads },
+    };
+    return { status, metrics };
+  }
+}

@@ -1,0 +1,400 @@
+import type { Server as HttpServer } from 'node:http';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Logger } from 'pino';
+import { AuditLog } from '../audit/audit-log.ts';
+import { auditFile, type Config, ConfigError, frozenDifferences } from '../config.ts';
+import { messageOf } from '../error.ts';
+import { deferred } from '../lifecycle/deferred.ts';
+import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
+import { Lifecycle } from '../lifecycle/lifecycle.ts';
+import {
+  DOOR,
+  handedSocket,
+  listen,
+  listenOnHanded,
+  probe,
+  stopAccepting,
+  urlOf,
+} from '../lifecycle/listen.ts';
+import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
+import { readAuditKey, readToken } from '../lifecycle/secrets.ts';
+import { ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
+import { signalNumber } from '../lifecycle/signals.ts';
+import { checkStopBudget } from '../lifecycle/stop-budget.ts';
+import { type Attempt, Credential } from '../routes/admin.ts';
+import { openOperatorDoor } from '../routes/operator-door.ts';
+import type { Notifier } from '../systemd/notify.ts';
+import { Crew } from './crew.ts';
+import { BEAT_MS } from './messages.ts';
+import { Reloads } from './reloads.ts';
+import { logCut, type StopPlan, stopAll } from './stop.ts';
+import { supervisorFacts } from './supervisor-facts.ts';
+import type { WorkerHandle } from './worker-handle.ts';
+
+/** Who wants the service stopped, and how much of a hurry there is. */
+type Why = Pick<StopPlan, 'reason' | 'announcement' | 'delayMs' | 'exitCode'>;
+
+/** What a supervisor works with. */
+export interface SupervisorParts {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly notifier: Notifier;
+  /** Reads the settings anew, and the variables they came from. @throws ConfigError */
+  readonly configure: () => { config: Config; variables: NodeJS.ProcessEnv };
+  readonly variables: NodeJS.ProcessEnv;
+}
+
+/**
+ * Owns what there is one of: the signals' meaning, the listening socket, the operator's door, the deadline. It runs
+ * no application code, so nothing an application does can keep it from any of that.
+ */
+export class Supervisor {
+  readonly #log: Logger;
+  readonly #notifier: Notifier;
+  readonly #configure: SupervisorParts['configure'];
+  readonly #lifecycle: Lifecycle;
+  readonly #credential = new Credential(undefined);
+  readonly #crew: Crew;
+  readonly #reloads: Reloads;
+  /** Accepts for the workers; what comes is paused, so no byte of it is read here. */
+  readonly #server: Server;
+  readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
+  readonly #over = deferred<ShutdownReport>();
+  #config: Config;
+  #variables: NodeJS.ProcessEnv;
+  #operatorDoor: HttpServer | undefined;
+  #record: ShutdownRecord | undefined;
+  #audit: AuditLog | undefined;
+  #finishing: Promise<void> | undefined;
+  #accepted = 0;
+
+  constructor({ config, log, notifier, configure, variables }: SupervisorParts) {
+    this.#config = config;
+    this.#variables = variables;
+    this.#log = log;
+    this.#notifier = notifier;
+    this.#configure = configure;
+    this.#lifecycle = new Lifecycle((state) => this.#audit?.record('state', { state }));
+    this.#crew = new Crew(log, {
+      cut: (requests) => logCut(requests, log),
+      died: (worker) => this.#recordDeath(worker),
+      emergency: (reason, by) => this.#lockAndStop(reason, by),
+      auditLost: () => this.#auditLost(new Error('a worker could not write it')),
+    });
+    this.#reloads = new Reloads({
+      log,
+      stateDir: config.stateDir,
+      reload: () => this.#reloadOnce(),
+      generation: () => this.#crew.generation,
+      began: () => notifier.reloading(),
+      ended: (outcome) => this.#reloaded(outcome),
+    });
+    // As node:http has it for its own: without noDelay small pieces of an answer wait for the client's acknowledgement.
+    const options = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true };
+    this.#server = createServer(options, (socket) => this.#accept(socket));
+  }
+
+  /** Resolves when the service has stopped, whoever asked for it. */
+  get stopped(): Promise<ShutdownReport> {
+    return this.#over.promise;
+  }
+
+  /** STARTING, from top to bottom. @throws StartError with an exit code */
+  async start(): Promise<void> {
+    const config = this.#config;
+    const abandoned = (): boolean => this.#lifecycle.state !== 'starting';
+    if (abandoned()) return;
+    try {
+      await this.#openPremises();
+      if (abandoned()) return;
+      const plan = { generation: 1, config, variables: this.#variables };
+      const workers = await this.#crew.raise(plan);
+      if (abandoned()) return;
+      this.#crew.appoint(workers, plan);
+      const fd = handedSocket();
+      if (fd === undefined) await listen(this.#server, config.host, config.port, DOOR);
+      else await listenOnHanded(this.#server, fd);
+      if (abandoned()) return;
+      this.#lifecycle.to('running');
+      this.#log.info(`Service state: RUNNING - Accepting requests on ${urlOf(this.#server)}`);
+      this.#watch();
+      this.#notifier.ready();
+      this.#notifier.status(this.#serving());
+    } catch (error) {
+      if (abandoned()) {
+        this.#log.warn(`The start was abandoned: ${messageOf(error)}`);
+        return;
+      }
+      await this.#giveUp(error);
+      throw error;
+    }
+  }
+
+  async #openPremises(): Promise<void> {
+    const config = this.#config;
+    checkStopBudget(config, this.#log);
+    assertUnlatched(config.stateDir);
+    if (handedSocket() === undefined) await probe(config.host, config.port, DOOR);
+    this.#record = ShutdownRecord.open(config.stateDir);
+    if (this.#record.last?.unclean) {
+      const { pid, started_at } = this.#record.last;
+      this.#log.warn(`The run before this one (pid ${pid}, started ${started_at}) ended without a shutdown`);
+    }
+    this.#operatorDoor = await openOperatorDoor(
+      config,
+      supervisorFacts({
+        lifecycle: this.#lifecycle,
+        crew: this.#crew,
+        reloads: this.#reloads.counts,
+        lastReload: () => this.#reloads.last,
+        lastShutdown: () => this.#record?.last,
+        audit: () => this.#audit,
+      }),
+      {
+        credential: this.#credential,
+        attempted: (attempt, address) => this.#attempted(attempt, address),
+        emergencyShutdown: (reason, by) => this.#lockAndLatch(reason, by),
+      },
+      { lifecycle: this.#lifecycle, log: this.#log },
+    );
+    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor));
+    if (this.#lifecycle.state !== 'starting') return;
+    this.#openAudit();
+    this.#credential.set(readToken(config));
+  }
+
+  #openAudit(): void {
+    const file = auditFile(this.#config);
+    const key = readAuditKey(this.#config);
+    if (file === undefined) return;
+    try {
+      this.#audit = AuditLog.open({
+        file,
+        key,
+        mode: 'batched',
+        lost: (error) => this.#auditLost(error),
+        fallback: (line) => this.#log.warn(`Not in the audit log: ${line}`),
+      });
+    } catch (error) {
+      throw new StartError(
+        `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(error)}`,
+        ExitCode.AuditLost,
+        { cause: error },
+      );
+    }
+    this.#audit.record('state', { state: 'starting' });
+  }
+
+  async #giveUp(error: unknown): Promise<void> {
+    this.#lifecycle.to('stopped');
+    this.#finishing = Promise.resolve();
+    stopAccepting(this.#server);
+    await this.#crew.killAll();
+    this.#closeOperatorDoor();
+    await this.#audit?.close();
+    this.#record?.abandon();
+    this.#over.reject(error);
+    this.#over.promise.catch(() => undefined);
+  }
+
+  #accept(socket: Socket): void {
+    this.#accepted += 1;
+    this.#crew.hand(socket);
+  }
+
+  /** Once a second: replaces workers whose loop stands still, and feeds the watchdog while the others turn. */
+  #watch(): void {
+    const timer = setInterval(() => {
+      // Behind the next look at the channels: when this process itself has stood still, the beats wait there.
+      setImmediate(() => this.#crew.endBlocked(this.#config.heartbeatTimeoutMs));
+    }, BEAT_MS);
+    const { watchdogMs } = this.#notifier;
+    const feed =
+      watchdogMs === undefined
+        ? undefined
+        : setInterval(() => {
+            if (this.#crew.isFresh(this.#config.heartbeatTimeoutMs + 2 * BEAT_MS)) this.#notifier.alive();
+          }, watchdogMs / 3);
+    this.#lifecycle.stopping.addEventListener('abort', () => {
+      clearInterval(timer);
+      clearInterval(feed);
+      // A drain is not a hang: it has a deadline of its own.
+      if (watchdogMs !== undefined) setInterval(() => this.#notifier.alive(), watchdogMs / 3).unref();
+    });
+  }
+
+  /**
+   * New workers with the code and the settings on disk; the old ones retire when all new ones are ready, and stay
+   * when one is not. One reload at a time; of those that are asked for meanwhile one more follows.
+   */
+  reload(): void {
+    this.#log.info('Received signal 1. Reloading...');
+    this.#audit?.reopen();
+    this.#crew.tellAll({ type: 'reopen' });
+    this.#reloads.ask();
+  }
+
+  /** @throws Error that says why the old generation stays */
+  async #reloadOnce(): Promise<void> {
+    const { state, order } = this.#lifecycle;
+    if (state !== 'running' || order !== undefined) {
+      throw new Error(`the service is ${order === undefined ? state : 'stopping'}`);
+    }
+    const { config, variables } = this.#configure();
+    const frozen = frozenDifferences(this.#config, config, 'workers');
+    if (frozen.length > 0)
+      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+    const token = readToken(config);
+    readAuditKey(config);
+    const plan = { generation: this.#crew.generation + 1, config, variables };
+    const workers = await this.#crew.raise(plan);
+    this.#config = config;
+    this.#variables = variables;
+    this.#credential.set(token);
+    this.#log.level = config.logLevel;
+    checkStopBudget(config, this.#log);
+    this.#crew.appoint(workers, plan);
+  }
+
+  #reloaded({ outcome, reason, generation }: ReloadOutcome): void {
+    this.#audit?.record('reload', { outcome, reason, generation });
+    // A stop has its own words for the service manager.
+    if (this.#lifecycle.order !== undefined) return;
+    if (this.#lifecycle.state === 'running') this.#notifier.ready();
+    this.#notifier.status(this.#serving());
+  }
+
+  stop(signal: NodeJS.Signals): Promise<ShutdownReport> {
+    this.#begin({
+      reason: signal,
+      announcement: `Received signal ${signalNumber(signal)}.`,
+      delayMs: this.#config.shutdownDelayMs,
+      exitCode: ExitCode.Ok,
+    });
+    return this.stopped;
+  }
+
+  force(signal: NodeJS.Signals): Promise<ShutdownReport> {
+    const stopped = this.stop(signal);
+    this.#hurry.cutNow.resolve();
+    this.#crew.tellAll({ type: 'cut' });
+    return stopped;
+  }
+
+  crash(origin: string, error: unknown): Promise<ShutdownReport> {
+    this.#log.fatal({ err: error }, `Crash of the supervisor (${origin}): ${messageOf(error)}`);
+    this.#begin({
+      reason: 'crash',
+      announcement: 'The supervisor has crashed.',
+      delayMs: 0,
+      exitCode: ExitCode.Internal,
+    });
+    return this.stopped;
+  }
+
+  /** The lock comes first. @returns whether the latch is on disk */
+  #lockAndLatch(reason: string, by: string): boolean {
+    const { stateDir } = this.#config;
+    this.#lockAndStop(reason, by);
+    let latched = true;
+    try {
+      setLatch(stateDir, { time: new Date().toISOString(), by, reason });
+      this.#log.warn('Latched: the service will not start before "master-agent unlatch"');
+    } catch (error) {
+      latched = false;
+      this.#log.error(
+        `The latch could not be kept in ${stateDir}: ${messageOf(error)}. Nothing prevents a restart`,
+      );
+    }
+    this.#audit?.record('emergency', { by, reason, latched });
+    return latched;
+  }
+
+  /** All workers lock when one of them was told to; that one has set the latch. */
+  #lockAndStop(reason: string, by: string): void {
+    this.#log.warn(
+      { by, emergency: reason },
+      `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`,
+    );
+    this.#hurry.lockNow.resolve();
+    this.#crew.tellAll({ type: 'lock' });
+    this.#begin({
+      reason: 'emergency',
+      announcement: 'Emergency shutdown.',
+      delayMs: 0,
+      exitCode: ExitCode.Ok,
+    });
+  }
+
+  #auditLost(error: Error): void {
+    this.#log.error(`The audit log cannot be written: ${messageOf(error)}`);
+    this.#hurry.lockNow.resolve();
+    this.#crew.tellAll({ type: 'lock' });
+    this.#begin({
+      reason: 'audit',
+      announcement: 'The audit log is lost.',
+      delayMs: 0,
+      exitCode: ExitCode.AuditLost,
+    });
+  }
+
+  #begin(why: Why): void {
+    this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
+  }
+
+  async #finish(why: Why): Promise<ShutdownReport> {
+    const { enableFailSafe, shutdownTimeoutMs } = this.#config;
+    const report = await stopAll(
+      {
+        log: this.#log,
+        notifier: this.#notifier,
+        lifecycle: this.#lifecycle,
+        crew: this.#crew,
+        server: this.#server,
+        accepted: () => this.#accepted,
+        closeAudit: async () => this.#audit === undefined || this.#audit.close(),
+      },
+      {
+        ...why,
+        timeoutMs: shutdownTimeoutMs,
+        failSafe: enableFailSafe,
+        lockNow: this.#hurry.lockNow.promise,
+        cutNow: this.#hurry.cutNow.promise,
+      },
+    );
+    try {
+      this.#record?.close(report);
+    } catch (error) {
+      this.#log.error(`The report of this stop could not be kept: ${messageOf(error)}`);
+    }
+    this.#log.info({ report }, 'Service shutdown complete');
+    this.#closeOperatorDoor();
+    return report;
+  }
+
+  #serving(): string {
+    return `Serving: generation ${this.#crew.generation}, ${this.#crew.size} workers`;
+  }
+
+  /** A worker can no longer put on record what was lost with it. */
+  #recordDeath({ pid, end, lost, heardMs }: WorkerHandle): void {
+    const heard_ms_ago = Math.round(performance.now() - heardMs);
+    this.#audit?.record('worker_end', { pid, end, heard_ms_ago });
+    for (const request of lost) this.#audit?.record('cut', { pid, ...request });
+    // The stop names all that was cut in one place.
+    if (this.#lifecycle.order === undefined) logCut(lost, this.#log);
+  }
+
+  #attempted(attempt: Attempt, address: string): void {
+    const line = `Administrator's route used from ${address}: ${attempt}`;
+    if (attempt === 'accepted') this.#log.info(line);
+    else this.#log.warn(line);
+    this.#audit?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
+  }
+
+  #closeOperatorDoor(): void {
+    this.#operatorDoor?.close();
+    this.#operatorDoor?.closeAllConnections();
+  }
+}

@@ -1,0 +1,43 @@
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import t from 'tap';
+import { ServiceProcess } from './support/service-process.ts';
+
+const FIXTURES = fileURLToPath(new URL('fixtures', import.meta.url));
+
+t.test('a SIGTERM before anything but its handler is loaded is obeyed', async (t) => {
+  const preload = pathToFileURL(join(FIXTURES, 'signal-when-trapped.ts')).href;
+  const service = ServiceProcess.spawn(t, { nodeArgs: ['--import', preload] });
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'trapped, with node:http still to be loaded', 'before anything slow');
+  t.match(service.output, 'Received signal 15');
+  t.match(service.output, 'INFO: Service shutdown complete');
+  t.notMatch(service.output, 'RUNNING');
+});
+
+t.test('a SIGTERM at the first line of the log is obeyed', async (t) => {
+  const service = ServiceProcess.spawn(t);
+  await service.line('STARTING');
+  service.signal('SIGTERM');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'INFO: Service shutdown complete');
+});
+
+t.test('a SIGTERM while start() hangs is obeyed', async (t) => {
+  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-hanging-start.ts')] });
+  await service.line('start() hangs');
+  service.signal('SIGTERM');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'INFO: Service shutdown complete');
+  t.notMatch(service.output, 'stop() was called', 'what has not started is not stopped');
+});
+
+t.test('a start() that gives up in time is stopped', async (t) => {
+  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-slow-start.ts')] });
+  await service.line('start() waits');
+  service.signal('SIGINT');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'start() gives up');
+  t.match(service.output, 'stop() lets go');
+  t.notMatch(service.output, 'RUNNING');
+});
