@@ -160,7 +160,7 @@ export class Exchange implements Context {
     const { path } = this;
     const shown = path.length > MOST_PATH_CHARACTERS ? `${path.slice(0, MOST_PATH_CHARACTERS)}…` : path;
     return (
-      `{"type":"${type}","time":"${new Date().toISOString()}","id":"${this.id}","client":"${this.client}",` +
+      `{"type":"${type}","time":"${timestamp()}","id":"${this.id}","client":"${this.client}",` +
       `"method":${JSON.stringify(this.method)},"path":${JSON.stringify(shown)},"status":${status},` +
       `"duration_ms":${Math.round(this.ageMs * 10) / 10},"outcome":"${outcome}"` +
       `${this.#fieldsText === undefined ? '' : `,"fields":${this.#fieldsText}`}}`
@@ -269,6 +269,19 @@ export class Exchange implements Context {
     if (known) sendError(response, error.status, error.message);
     else sendError(response, 500, 'The service failed to answer this request.');
   }
+}
+
+let stampMs = 0;
+let stamp = '';
+
+/** The time as ISO 8601, written out once for all who ask in the same millisecond. */
+function timestamp(): string {
+  const nowMs = Date.now();
+  if (nowMs !== stampMs) {
+    stampMs = nowMs;
+    stamp = new Date(nowMs).toISOString();
+  }
+  return stamp;
 }
 
 /**
