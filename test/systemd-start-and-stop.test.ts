@@ -29,6 +29,7 @@ t.test('systemctl stop answers what is in flight and shows the drain', { skip },
   t.equal(await box.property('ActiveState'), 'inactive');
   t.equal(await box.property('Result'), 'success');
 
+  await box.line('Service shutdown complete', mark);
   const lines = box.journal.slice(mark).filter(({ from }) => from === 'master-agent');
   t.strictSame(
     lines.map(({ text, priority }) => [priority, text]),
@@ -39,6 +40,7 @@ t.test('systemctl stop answers what is in flight and shows the drain', { skip },
         'WARNING: Service state: STOPPING - Rejecting new requests (fail-safe mode). 1 in-flight requests remaining.',
       ],
       [6, 'INFO: Waiting up to 30s for 1 in-flight requests to complete...'],
+      [4, 'WARNING: Refused 1 requests: stopping'],
       [6, 'INFO: Service state: STOPPED - All requests completed gracefully'],
       [6, 'INFO: Service shutdown complete'],
     ],

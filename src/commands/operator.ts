@@ -1,4 +1,4 @@
-import { type Config, parseConfig } from '../config.ts';
+import { type Config, ConfigError, parseConfig } from '../config.ts';
 import { readEnvironment } from '../environment.ts';
 import { findOperatorDoor } from '../lifecycle/shutdown-record.ts';
 import type { Status } from '../routes/status.ts';
@@ -8,8 +8,34 @@ const ANSWER_MS = 2_000;
 
 /** The configuration a command goes by: the same environment and `.env` as the service's. @throws ConfigError */
 export function commandConfig(): Config {
+  return parseConfig(commandVariables());
+}
+
+/**
+ * For the commands that control a service which runs already: a mistake in settings that it may not even have read
+ * yet must not keep anybody from stopping it. What says where it is cannot be mistaken; the rest is then the default.
+ */
+export function controlConfig(): Config {
+  try {
+    return commandConfig();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const { STATE_DIR, PID_FILE } = tolerantVariables();
+    return parseConfig({ STATE_DIR, PID_FILE });
+  }
+}
+
+function commandVariables(): Record<string, string | undefined> {
   const variables = readEnvironment();
-  return parseConfig({ ...variables, STATE_DIR: variables.STATE_DIR || variables.STATE_DIRECTORY });
+  return { ...variables, STATE_DIR: variables.STATE_DIR || variables.STATE_DIRECTORY };
+}
+
+function tolerantVariables(): Record<string, string | undefined> {
+  try {
+    return commandVariables();
+  } catch {
+    return { ...process.env, STATE_DIR: process.env.STATE_DIR || process.env.STATE_DIRECTORY };
+  }
 }
 
 /** Where to ask: what the running service has noted, or else what the settings say. */

@@ -6,7 +6,7 @@ import { isAlive, readPidFile } from '../lifecycle/pid-file.ts';
 import { readReloadOutcome } from '../lifecycle/reload-record.ts';
 import { findRun } from '../lifecycle/shutdown-record.ts';
 import { complain } from './help.ts';
-import { commandConfig } from './operator.ts';
+import { controlConfig } from './operator.ts';
 
 const HELP = `usage: master-agent reload
 
@@ -19,18 +19,20 @@ exit: 0 reloaded, 1 refused, or there is no service; 78 bad configuration
 `;
 
 const LOOK_MS = 50;
+/** What a shell shows of a process that SIGTERM has ended. */
+const TERMINATED = 143;
 /** Beyond what the workers may take to be ready: another reload may be under way, which comes first. */
 const PATIENCE_MS = 10_000;
 
 export async function run(args: readonly string[]): Promise<number> {
-  let config: ReturnType<typeof commandConfig>;
+  let config: ReturnType<typeof controlConfig>;
   try {
     const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
     if (values.help) {
       process.stdout.write(HELP);
       return ExitCode.Ok;
     }
-    config = commandConfig();
+    config = controlConfig();
   } catch (error) {
     return complain(error);
   }
@@ -40,10 +42,20 @@ export async function run(args: readonly string[]): Promise<number> {
     process.stderr.write(`No service to reload: none has left word of itself in ${stateDir}\n`);
     return 1;
   }
+  // So the service manager ends its ExecReload when a stop overtakes it. That is no failure, and the unit must not
+  // be shown as failed for it; to anybody else it is the end by a signal that was asked for.
+  let overtaken = false;
+  process.once('SIGTERM', () => {
+    overtaken = true;
+  });
   const signalledMs = Date.now();
   process.kill(pid, 'SIGHUP');
   const patientMs = performance.now() + 2 * startTimeoutMs + PATIENCE_MS;
   while (performance.now() < patientMs) {
+    if (overtaken) {
+      process.stderr.write('Told to stop waiting for the reload\n');
+      return process.env.INVOCATION_ID === undefined ? TERMINATED : ExitCode.Ok;
+    }
     const outcome = readReloadOutcome(stateDir);
     if (outcome?.pid === pid && outcome.started_ms >= signalledMs) {
       if (outcome.outcome === 'done') {

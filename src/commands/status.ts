@@ -3,7 +3,7 @@ import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { drainLine, drainOf, type Status } from '../routes/status.ts';
 import { complain } from './help.ts';
-import { commandConfig, fetchStatus, operatorDoor } from './operator.ts';
+import { controlConfig, fetchStatus, operatorDoor } from './operator.ts';
 
 const HELP = `usage: master-agent status [--json]
 
@@ -28,7 +28,7 @@ export async function run(args: readonly string[]): Promise<number> {
       return ExitCode.Ok;
     }
     json = values.json;
-    door = operatorDoor(commandConfig());
+    door = operatorDoor(controlConfig());
   } catch (error) {
     return complain(error);
   }

@@ -8,7 +8,7 @@ import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.t
 import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
 import { drainLine, drainOf } from '../routes/status.ts';
 import { complain } from './help.ts';
-import { commandConfig, fetchStatus, operatorDoor } from './operator.ts';
+import { controlConfig, fetchStatus, operatorDoor } from './operator.ts';
 
 const HELP = `usage: master-agent stop
 
@@ -27,14 +27,14 @@ const LINE_MS = 1_000;
 const PATIENCE_MS = 15_000;
 
 export async function run(args: readonly string[]): Promise<number> {
-  let config: ReturnType<typeof commandConfig>;
+  let config: ReturnType<typeof controlConfig>;
   try {
     const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
     if (values.help) {
       process.stdout.write(HELP);
       return ExitCode.Ok;
     }
-    config = commandConfig();
+    config = controlConfig();
   } catch (error) {
     return complain(error);
   }

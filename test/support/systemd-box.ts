@@ -11,6 +11,8 @@ export const STATE_DIR = '/var/lib/master-agent';
 /** Where the application of the service in the box is: a copy of test/fixtures/box-app.mjs. */
 export const APP = '/opt/master-agent/app/app.mjs';
 export const MANAGE = '/checkout/deployment/manage-service.sh';
+/** All of a file's tests, on a slow machine. */
+const FILE_MS = 180_000;
 /** The exit code with which the script says that no systemd can boot here. */
 const CANNOT = 77;
 
@@ -52,6 +54,7 @@ export class SystemdBox {
   }
 
   static async boot(t: Test): Promise<SystemdBox> {
+    t.setTimeout(FILE_MS);
     const script = spawn(SCRIPT, [ROOT], { stdio: ['pipe', 'pipe', 'inherit'] });
     const exited = once(script, 'exit');
     t.teardown(async () => {
