@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, readPidFile } from '../lifecycle/pid-file.ts';
 import { readReloadOutcome } from '../lifecycle/reload-record.ts';
-import { findRun } from '../lifecycle/shutdown-record.ts';
+import { findLiveRun } from '../lifecycle/shutdown-record.ts';
 import { complain } from './help.ts';
 import { controlConfig } from './operator.ts';
 
@@ -82,6 +82,5 @@ export async function run(args: readonly string[]): Promise<number> {
 function findService(pidFile: string, stateDir: string): number | undefined {
   const owner = readPidFile(pidFile);
   if (owner.kind === 'ours') return owner.pid;
-  const pid = findRun(stateDir);
-  return pid !== undefined && pid > 0 && isAlive(pid) ? pid : undefined;
+  return findLiveRun(stateDir);
 }

@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { hasCode, messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
-import { readReport, reportFile } from '../lifecycle/shutdown-record.ts';
+import { findLiveRun, readReport, reportFile } from '../lifecycle/shutdown-record.ts';
 import { drainLine, drainOf } from '../routes/status.ts';
 import { complain } from './help.ts';
 import { controlConfig, fetchStatus, operatorDoor } from './operator.ts';
@@ -42,6 +42,9 @@ export async function run(args: readonly string[]): Promise<number> {
   let owner: PidFileOwner;
   try {
     owner = readPidFile(file);
+    // Who was given no PID file has left word of itself all the same.
+    const pid = config.pidFile === undefined ? findLiveRun(config.stateDir) : undefined;
+    if (owner.kind === 'none' && pid !== undefined) owner = { kind: 'ours', pid };
   } catch (error) {
     return complain(`PID_FILE: want a file that can be read, got "${file}": ${messageOf(error)}`);
   }

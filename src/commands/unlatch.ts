@@ -6,9 +6,8 @@ import { auditFile } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
-import { isAlive } from '../lifecycle/pid-file.ts';
 import { readAuditKey } from '../lifecycle/secrets.ts';
-import { findRun } from '../lifecycle/shutdown-record.ts';
+import { findLiveRun } from '../lifecycle/shutdown-record.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 
@@ -41,9 +40,9 @@ export async function run(args: readonly string[]): Promise<number> {
       return ExitCode.Ok;
     }
     process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
-    const pid = findRun(config.stateDir);
+    const pid = findLiveRun(config.stateDir);
     // In a container the run that was killed may have had the number that is ours now.
-    if (pid !== undefined && pid !== process.pid && isAlive(pid)) {
+    if (pid !== undefined && pid !== process.pid) {
       return complain(`process ${pid} is still stopping: want it gone before it may start again`);
     }
     const reason = (values.reason ?? (await ask())).trim();

@@ -27,9 +27,15 @@ export function readPidFile(file: string): PidFileOwner {
   }
   const pid = /^\d+$/.test(content) ? Number(content) : 0;
   if (pid <= 0) return { kind: 'unreadable', content: content.slice(0, 40) };
-  if (!isAlive(pid)) return { kind: 'dead', pid };
+  const kind = whatBecameOf(pid, writtenMs);
+  return kind === 'ours' ? { kind, pid } : { kind, pid };
+}
+
+/** Whether the process that had this id at `thenMs` (wall clock) still has it. */
+export function whatBecameOf(pid: number, thenMs: number): 'ours' | 'dead' | 'recycled' {
+  if (!isAlive(pid)) return 'dead';
   const startedMs = startOf(pid);
-  return { kind: startedMs !== undefined && startedMs > writtenMs + SLACK_MS ? 'recycled' : 'ours', pid };
+  return startedMs !== undefined && startedMs > thenMs + SLACK_MS ? 'recycled' : 'ours';
 }
 
 /** @throws the system's error when the file cannot be written */

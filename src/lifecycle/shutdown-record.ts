@@ -11,6 +11,7 @@ import {
 import { join } from 'node:path';
 import { hasCode, messageOf } from '../error.ts';
 import { ExitCode, StartError } from './exit-code.ts';
+import { whatBecameOf } from './pid-file.ts';
 
 /** A request that a stop has cut. */
 export interface CutRequest {
@@ -116,9 +117,12 @@ export function findOperatorDoor(stateDir: string): string | undefined {
   return isRecord(value) && typeof value.operator_door === 'string' ? value.operator_door : undefined;
 }
 
-/** The process of the run that is under way, or that ended without a report; undefined when there is none. */
-export function findRun(stateDir: string): number | undefined {
-  return readUnclean(runningFile(stateDir))?.pid;
+/** The process of the run that is under way, if it is; it needs no PID file for that. */
+export function findLiveRun(stateDir: string): number | undefined {
+  const run = readUnclean(runningFile(stateDir));
+  return run !== undefined && run.pid > 0 && whatBecameOf(run.pid, Date.parse(run.started_at)) === 'ours'
+    ? run.pid
+    : undefined;
 }
 
 export function reportFile(stateDir: string): string {
