@@ -52,12 +52,25 @@ export function removePidFile(file: string): void {
   }
 }
 
+/** A process that has ended and that its parent has not collected yet (a zombie) is not alive. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return hasCode(error, 'EPERM');
+  }
+  const state = statOf(pid)?.[0];
+  return state !== 'Z' && state !== 'X';
+}
+
+/** proc(5)'s stat of a process, from field 3 (its state) on; undefined where there is none to be read. */
+function statOf(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name in parentheses, field 2, may hold spaces and parentheses.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    return undefined;
   }
 }
 
@@ -65,10 +78,9 @@ export function isAlive(pid: number): boolean {
 function startOf(pid: number): number | undefined {
   try {
     const bootSeconds = Number(/^btime (\d+)$/m.exec(readFileSync('/proc/stat', 'utf8'))?.[1]);
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name in parentheses may hold spaces; starttime is field 22, the 20th behind it, in ticks of 10 ms.
-    const ticks = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
-    return (bootSeconds + ticks / 100) * 1000;
+    // starttime is field 22, in ticks of 10 ms.
+    const ticks = Number(statOf(pid)?.[22 - 3]);
+    return Number.isFinite(ticks) ? (bootSeconds + ticks / 100) * 1000 : undefined;
   } catch {
     return undefined;
   }
