@@ -10,8 +10,8 @@ t.test('of fifty reloads at once, one runs and one more follows', async (t) => {
   const { service, port } = crew;
   await crew.pids();
   const load = [
-    LedgerClient.start({ port, connections: 3 }),
-    LedgerClient.start({ port, connections: 3, headers: { Connection: 'close' } }),
+    LedgerClient.start({ port, connections: 5, perSecond: 200 }),
+    LedgerClient.start({ port, connections: 5, perSecond: 200, headers: { Connection: 'close' } }),
   ];
   service.signal('SIGHUP');
   await service.line('Received signal 1. Reloading...');

@@ -64,6 +64,8 @@ function obey(service: Service, listener: HandedListener, log: Logger): void {
   process.on('message', (message: ToWorker, socket: Socket | undefined) => {
     switch (message.type) {
       case 'connection':
+        // Told before a byte is read: what was not taken can still be given to somebody else.
+        tell({ type: 'taken', number: message.number });
         // It may have been closed while it was on its way.
         if (socket !== undefined) listener.take(socket);
         return;

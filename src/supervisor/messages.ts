@@ -13,8 +13,8 @@ export const WORKER_VARIABLE = 'MASTER_AGENT_WORKER';
 export const RECORDER_FD = 4;
 
 export type ToWorker =
-  /** Comes with a socket. */
-  | { readonly type: 'connection' }
+  /** Comes with a socket. They are numbered in the order in which they go out. */
+  | { readonly type: 'connection'; readonly number: number }
   | { readonly type: 'stop'; readonly reason: string; readonly delayMs: number }
   /** Ends a lame duck; cuts what is in flight. */
   | { readonly type: 'lock' }
@@ -32,6 +32,8 @@ export type FromWorker =
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: ExitCode }
   /** Once a second, and when asked: a loop that turns, and what it is doing. */
   | { readonly type: 'beat'; readonly snapshot: MetricsSnapshot }
+  /** Of a connection it was handed: it is the worker's now. */
+  | { readonly type: 'taken'; readonly number: number }
   /** What it will end with tells why it has locked itself; with 0 it was told to. */
   | { readonly type: 'locked'; readonly inFlight: number; readonly exitCode: ExitCode }
   | ({ readonly type: 'drained' } & Drained)

@@ -40,7 +40,9 @@ export class WorkerHandle {
   readonly #locked: Milestone<number> = milestone();
   readonly #drained: Milestone<Drained> = milestone();
   readonly #ended: Milestone<void> = milestone();
-  readonly #unsent = new Set<Socket>();
+  /** Handed over, and not taken yet; by number, the oldest first. */
+  readonly #onTheirWay = new Map<number, Socket>();
+  #handed = 0;
   /** Set when its part in the service is over: nobody replaces it. */
   dismissed = false;
   /** Monotonic milliseconds of its last sign of life. */
@@ -147,14 +149,16 @@ export class WorkerHandle {
   }
 
   /**
-   * Hands over a connection. Connections and words go out one after the other, each when the worker's process has
-   * taken the one before: those that a blocked worker has not taken come back when it ends.
+   * Hands over a connection. It is kept open here too until the worker has said that it has taken it: of one that
+   * ends before that, blocked or killed, it comes back and is given to somebody else.
    */
   hand(socket: Socket): void {
-    this.#unsent.add(socket);
-    this.#child.send({ type: 'connection' } satisfies ToWorker, socket, { keepOpen: false }, (error) => {
-      if (!this.#unsent.delete(socket) || error === null) return;
-      this.#events.returned([socket]);
+    this.#handed += 1;
+    const number = this.#handed;
+    this.#onTheirWay.set(number, socket);
+    const message: ToWorker = { type: 'connection', number };
+    this.#child.send(message, socket, { keepOpen: true }, (error) => {
+      if (error !== null && this.#onTheirWay.delete(number)) this.#events.returned([socket]);
     });
   }
 
@@ -186,6 +190,9 @@ export class WorkerHandle {
         this.snapshot = message.snapshot;
         this.#answered();
         return;
+      case 'taken':
+        this.#taken(message.number);
+        return;
       case 'locked':
         this.#locked.reach(message.inFlight);
         this.#events.locked(this, message.exitCode);
@@ -200,6 +207,17 @@ export class WorkerHandle {
       case 'stopped':
         this.report = message.report;
         this.snapshot = message.snapshot;
+    }
+  }
+
+  /** They are taken in their order: what is older could not be received, for want of descriptors. */
+  #taken(number: number): void {
+    for (const [older, socket] of this.#onTheirWay) {
+      if (older > number) return;
+      this.#onTheirWay.delete(older);
+      // Closes the copy of this process, which says nothing to the client.
+      if (older === number) socket.destroy();
+      else this.#events.returned([socket]);
     }
   }
 
@@ -218,10 +236,10 @@ export class WorkerHandle {
     this.#drained.reach({ cut: this.lost, forced: false });
     this.#answered();
     this.#ended.reach();
-    const unsent = [...this.#unsent];
-    this.#unsent.clear();
+    const untaken = [...this.#onTheirWay.values()];
+    this.#onTheirWay.clear();
     this.#events.ended(this);
-    if (unsent.length > 0) this.#events.returned(unsent);
+    if (untaken.length > 0) this.#events.returned(untaken);
   }
 
   #listenToRecorder(): void {
