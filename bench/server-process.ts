@@ -24,6 +24,8 @@ export class ServerProcess {
   /** What it has logged, or printed as an error. */
   readonly lines: string[] = [];
   port = 0;
+  /** Of the operator's door of ours; 0 for a peer. */
+  opsPort = 0;
   readonly #child: ChildProcess;
 
   private constructor(name: string, args: readonly string[], env: Readonly<Record<string, string>>) {
@@ -85,6 +87,8 @@ export class ServerProcess {
     const listening = new Promise<number>((resolve) => {
       out.on('line', (line) => {
         this.lines.push(line);
+        const door = /Operator's door open on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
+        if (door !== undefined) this.opsPort = Number(door);
         const port = /Accepting requests on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
         if (port !== undefined) resolve(Number(port));
       });
