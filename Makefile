@@ -1,5 +1,7 @@
 # Everything a person does with a checkout. `make` alone prints what there is.
-export PID_FILE ?= var/master-agent.pid
+PID_FILE ?= var/master-agent.pid
+# Not for the tests: those start services of their own.
+run stop status: export PID_FILE := $(PID_FILE)
 
 .DEFAULT_GOAL := help
 .PHONY: help build run stop status test test-node test-matrix check bench clean

@@ -1,0 +1,204 @@
+/**
+ * What reloads do to clients, counted, with one worker and with two. Each scene has a service of its own, two loads in
+ * a closed loop, one on kept-alive connections and one that opens a connection for each request, and so many reloads
+ * one after the other. Memory is the resident set of the supervisor and all its workers, read when those of the
+ * generation before have left.
+ *
+ * Then the price of the supervisor: requests per second on kept-alive connections with WORKERS=2 and with WORKERS=0,
+ * in rounds that alternate. With no more processors than this needs for itself, the load is what limits both.
+ *
+ * Exits with 1 when a request failed or a reload was refused.
+ */
+import { readFileSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
+import { parseArgs } from 'node:util';
+import autocannon from 'autocannon';
+import { machine, median, medianAndSpread, table } from './figures.ts';
+import type { Ledger } from './ledger.ts';
+import { LedgerClient } from './ledger-client.ts';
+import { ServerProcess } from './server-process.ts';
+
+const { values } = parseArgs({
+  options: {
+    reloads: { type: 'string', default: '20' },
+    rounds: { type: 'string', default: '10' },
+    seconds: { type: 'string', default: '0.5' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const reloads = Number(values.reloads);
+const rounds = Number(values.rounds);
+const seconds = Number(values.seconds);
+
+const APP = 'bench/servers/app.mjs';
+const CONNECTIONS = 8;
+/** Idle connections keep an old worker as long as this and a little more; under load there are none for long. */
+const SETTINGS = { KEEP_ALIVE_TIMEOUT: '2' };
+/** How long old workers may take to leave before the next reload begins. */
+const LEAVE_MS = 30_000;
+const LOOK_MS = 20;
+
+interface Scene {
+  readonly workers: number;
+  readonly kept: Account;
+  readonly fresh: Account;
+  readonly done: number;
+  readonly refused: number;
+  readonly reloadMs: readonly number[];
+  /** After the first reload, and after the last. */
+  readonly firstMegabytes: number;
+  readonly lastMegabytes: number;
+  readonly exitCode: number | null;
+}
+
+interface Account {
+  readonly sent: number;
+  /** Lost, refused a connection, or answered with anything but 200. */
+  readonly failed: number;
+  readonly longestStallMs: number;
+}
+
+interface Outcome {
+  readonly outcome: 'done' | 'refused';
+  readonly duration_ms: number;
+  readonly started_ms: number;
+}
+
+interface Status {
+  readonly workers: readonly { readonly pid: number; readonly state: string }[];
+  readonly last_reload: Outcome | null;
+}
+
+const load = loadavg()[0] ?? 0;
+const scenes = [await scene(1), await scene(2)];
+const throughput = await compare();
+report();
+process.exit(scenes.some(({ kept, fresh, refused }) => kept.failed + fresh.failed + refused > 0) ? 1 : 0);
+
+async function scene(workers: number): Promise<Scene> {
+  const service = await ServerProcess.ours(APP, { ...SETTINGS, WORKERS: String(workers) });
+  const { port } = service;
+  const kept = LedgerClient.start({ port, connections: CONNECTIONS });
+  const fresh = LedgerClient.start({ port, connections: CONNECTIONS, headers: { Connection: 'close' } });
+  const outcomes: Outcome[] = [];
+  const megabytes: number[] = [];
+  for (let index = 0; index < reloads; index += 1) {
+    outcomes.push(await reload(service, outcomes.at(-1)));
+    megabytes.push(await settledMegabytes(service, workers));
+  }
+  const accounts = { kept: accountOf(await kept.stop()), fresh: accountOf(await fresh.stop()) };
+  service.signal('SIGTERM');
+  const { code } = await service.exited;
+  const done = outcomes.filter(({ outcome }) => outcome === 'done');
+  return {
+    workers,
+    ...accounts,
+    done: done.length,
+    refused: outcomes.length - done.length,
+    reloadMs: done.map(({ duration_ms }) => duration_ms),
+    firstMegabytes: megabytes[0] ?? 0,
+    lastMegabytes: megabytes.at(-1) ?? 0,
+    exitCode: code,
+  };
+}
+
+function accountOf(ledger: Ledger): Account {
+  const right = ledger.answers(200).length;
+  const refused = [...ledger.refused.values()].reduce((sum, count) => sum + count, 0);
+  const stalls = ledger.entries.map(({ dueMs, endedMs }) => (endedMs ?? Number.NaN) - dueMs);
+  return {
+    sent: ledger.sent,
+    failed: ledger.sent - right + refused,
+    longestStallMs: stalls.reduce((longest, stall) => Math.max(longest, stall), 0),
+  };
+}
+
+/** Reloads, and comes back when it is over. */
+async function reload(service: ServerProcess, before: Outcome | undefined): Promise<Outcome> {
+  service.signal('SIGHUP');
+  const { last_reload } = await statusWhen(
+    service,
+    ({ last_reload }) => last_reload !== null && last_reload.started_ms !== before?.started_ms,
+  );
+  return last_reload as Outcome;
+}
+
+/** The memory of all processes, when only those of one generation are left. */
+async function settledMegabytes(service: ServerProcess, workers: number): Promise<number> {
+  const status = await statusWhen(service, (status) => status.workers.length === workers);
+  const pids = [service.pid, ...status.workers.map(({ pid }) => pid)];
+  return pids.reduce((sum, pid) => sum + residentMegabytes(pid), 0);
+}
+
+function residentMegabytes(pid: number): number {
+  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
+  return Number(kilobytes) / 1024;
+}
+
+async function statusWhen(service: ServerProcess, wanted: (status: Status) => boolean): Promise<Status> {
+  const door = `http://127.0.0.1:${service.opsPort}/status`;
+  const untilMs = performance.now() + LEAVE_MS;
+  for (;;) {
+    const status = (await (await fetch(door)).json()) as Status;
+    if (wanted(status)) return status;
+    if (performance.now() > untilMs) throw new Error(`still not so: ${JSON.stringify(status)}`);
+    // The door has no way to tell by itself; what is measured is not measured here.
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+/** Requests per second with two workers, and alone, round by round. */
+async function compare(): Promise<{ two: number[]; alone: number[]; ratios: number[] }> {
+  const servers = await Promise.all(['2', '0'].map((count) => ServerProcess.ours(APP, { WORKERS: count })));
+  const perSecond: number[][] = [[], []];
+  for (const server of servers) await requestsPerSecond(server);
+  for (let round = 0; round < rounds; round += 1) {
+    for (const index of round % 2 === 0 ? [0, 1] : [1, 0]) {
+      const server = servers[index];
+      if (server !== undefined) perSecond[index]?.push(await requestsPerSecond(server));
+    }
+  }
+  await Promise.all(servers.map((server) => server.kill()));
+  const [two = [], alone = []] = perSecond;
+  return { two, alone, ratios: two.map((value, round) => value / (alone[round] ?? Number.NaN)) };
+}
+
+async function requestsPerSecond({ port }: ServerProcess): Promise<number> {
+  const options = { url: `http://127.0.0.1:${port}/`, connections: 50, duration: seconds, sampleInt: 100 };
+  const { requests, errors, non2xx, duration } = await autocannon({
+    ...options,
+    ignoreCoordinatedOmission: true,
+  } as autocannon.Options);
+  if (errors + non2xx > 0) throw new Error(`${errors} errors, ${non2xx} answers that are not 200`);
+  return requests.total / duration;
+}
+
+function report(): void {
+  const { two, alone, ratios } = throughput;
+  if (values.json) {
+    console.log(JSON.stringify({ machine: machine(availableParallelism(), load), scenes, throughput }));
+    return;
+  }
+  const rows = scenes.map(
+    ({ workers, kept, fresh, done, refused, reloadMs, firstMegabytes, lastMegabytes }) => [
+      `WORKERS=${workers}`,
+      `${done}${refused > 0 ? ` (${refused} refused)` : ''}`,
+      `${kept.sent} + ${fresh.sent}`,
+      `${kept.failed} + ${fresh.failed}`,
+      `${kept.longestStallMs.toFixed(0)}, ${fresh.longestStallMs.toFixed(0)}`,
+      medianAndSpread(reloadMs, 0),
+      `${firstMegabytes.toFixed(0)} -> ${lastMegabytes.toFixed(0)}`,
+    ],
+  );
+  console.log(`${machine(availableParallelism(), load)}\n`);
+  console.log(
+    `${reloads} reloads under ${CONNECTIONS} kept-alive connections and ${CONNECTIONS} that are opened anew each time:\n`,
+  );
+  console.log(
+    table(['', 'reloads', 'requests', 'failed', 'longest stall, ms', 'reload, ms', 'memory, MB'], rows),
+  );
+  console.log(
+    `\nWORKERS=2 against WORKERS=0: ${median(ratios).toFixed(2)} times the requests per second ` +
+      `(${medianAndSpread(two, 0)} against ${medianAndSpread(alone, 0)}; ${rounds} rounds).`,
+  );
+}
