@@ -26,11 +26,7 @@ export class ServerProcess {
   /** What it has logged, or printed as an error. */
   readonly lines: string[] = [];
   port = 0;
-<<<<<<< HEAD
   /** Our operator's door; 0 for a server that has none. */
-=======
-  /** Of the operator's door of ours; 0 for a peer. */
->>>>>>> wt-crew
   opsPort = 0;
   readonly #child: ChildProcess;
   readonly #output: Interface;
@@ -97,31 +93,9 @@ export class ServerProcess {
   }
 
   async #ready(): Promise<ServerProcess> {
-<<<<<<< HEAD
-    await this.line('Accepting requests on');
-    this.port = this.#portOf('Accepting requests on');
+    await this.line('Accepting requests on http');
+    this.port = this.#portOf('Accepting requests on http');
     this.opsPort = this.#portOf("Operator's door open on");
-=======
-    const { stdout, stderr } = this.#child;
-    if (stdout === null || stderr === null) throw new Error('want the output of the server');
-    createInterface({ input: stderr }).on('line', (line) => this.lines.push(line));
-    const out = createInterface({ input: stdout });
-    const listening = new Promise<number>((resolve) => {
-      out.on('line', (line) => {
-        this.lines.push(line);
-        const door = /Operator's door open on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
-        if (door !== undefined) this.opsPort = Number(door);
-        const port = /Accepting requests on http:\/\/[^:]+:(\d+)/.exec(line)?.[1];
-        if (port !== undefined) resolve(Number(port));
-      });
-    });
-    const failed = this.exited.then(({ code }) => {
-      throw new Error(`${this.name} ended with ${code} before it listened:\n${this.lines.join('\n')}`);
-    });
-    this.port = await Promise.race([listening, failed]);
-    // From here on its end is no failure.
-    failed.catch(() => undefined);
->>>>>>> wt-crew
     return this;
   }
 
