@@ -18,7 +18,7 @@ async function records({ service, stateDir }: Embedded, type?: string): Promise<
 }
 
 function start(t: Test, options: EmbeddedOptions = {}): Promise<Embedded> {
-  return running(t, { ...options, config: { adminToken: TOKEN, ...options.config } });
+  return running(t, { ...options, config: { auditLog: undefined, adminToken: TOKEN, ...options.config } });
 }
 
 t.test('a run from its start to its end', async (t) => {

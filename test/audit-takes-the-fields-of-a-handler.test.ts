@@ -7,6 +7,7 @@ import { running } from './support/embedded-service.ts';
 /** What is on record of a request whose handler did this; the handler's error is the test's. */
 async function recorded(t: Test, handler: (context: Context) => void): Promise<AuditRecord> {
   const { service, ask, stateDir } = await running(t, {
+    config: { auditLog: undefined },
     app: {
       routes(router) {
         router.get('/', (_request, response, context) => {

@@ -87,7 +87,7 @@ t.test(
 
 t.test('a program can latch its service, too', async (t) => {
   const stateDir = tempDir(t);
-  const { service } = await running(t, { stateDir });
+  const { service } = await running(t, { stateDir, config: { auditLog: undefined } });
   const report = await service.emergencyShutdown('the sensors disagree');
   t.match(report, { reason: 'emergency', exit_code: 0 });
   t.match(JSON.parse(readFileSync(join(stateDir, 'emergency.json'), 'utf8')), {
@@ -95,12 +95,15 @@ t.test('a program can latch its service, too', async (t) => {
     reason: 'the sensors disagree',
   });
   t.match(readRecords(join(stateDir, 'audit.ndjson'), 'emergency'), [{ by: 'the program', latched: true }]);
-  await t.rejects(running(t, { stateDir }), { exitCode: 75, message: /the sensors disagree/ });
+  await t.rejects(running(t, { stateDir, config: { auditLog: undefined } }), {
+    exitCode: 75,
+    message: /the sensors disagree/,
+  });
 });
 
 t.test('a second emergency while the first one stops is on record, and changes nothing', async (t) => {
   const stateDir = tempDir(t);
-  const { service } = await running(t, { stateDir });
+  const { service } = await running(t, { stateDir, config: { auditLog: undefined } });
   void service.emergencyShutdown('first');
   const report = await service.emergencyShutdown('second');
   t.equal(report.reason, 'emergency');

@@ -17,7 +17,7 @@ interface Strict extends Embedded {
 }
 
 async function strict(t: Test, routes: NonNullable<App['routes']>): Promise<Strict> {
-  const made = await running(t, { app: { routes }, config: { auditMode: 'strict' } });
+  const made = await running(t, { app: { routes }, config: { auditLog: undefined, auditMode: 'strict' } });
   const file = join(made.stateDir, 'audit.ndjson');
   const client = await RawClient.open(made.port);
   const records = (type?: string): AuditRecord[] =>

@@ -7,6 +7,9 @@ import { type Head, keepHead } from './head.ts';
 import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, sealBatch } from './seal.ts';
 
+/** Why a chain, or its part in a file, begins: a run, another writer of a run, or a new file. */
+export type Opening = 'start' | 'join' | 'reopened';
+
 /** What a record can hold. `undefined` is left out. */
 export type AuditFields = Readonly<Record<string, unknown>>;
 
@@ -68,13 +71,14 @@ export class AuditLog {
   static open(options: AuditLogOptions): AuditLog {
     const recovery = options.joins ? join(options.file) : recover(options.file);
     const log = new AuditLog(options, recovery);
-    log.#note('open', log.#opening('start'));
+    log.#note('open', log.#opening(options.joins ? 'join' : 'start'));
     const unclean = uncleanEnd(recovery);
     if (unclean !== undefined) log.#note('unclean_end', { ...unclean });
     try {
       const { bytes, records, hash } = log.#seal(false);
       log.#file.writeNow(bytes);
       log.#sealed(records, hash);
+      if (!options.joins) keepHead(options.file, log.head);
     } catch (error) {
       log.#file.close();
       throw error;
@@ -180,7 +184,7 @@ export class AuditLog {
     const joined = this.#joined;
     this.#joined = [];
     try {
-      if (!final && (this.#reopenAsked || (await this.#file.isMoved()))) await this.#continueInNewFile();
+      if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
       if (this.#waiting.length > 0 || final) {
         const { bytes, records, hash } = this.#seal(final);
         await this.#file.write(bytes);
@@ -227,7 +231,7 @@ export class AuditLog {
     this.#waitingBytes += line.length;
   }
 
-  #opening(reason: 'start' | 'reopened'): AuditFields {
+  #opening(reason: Opening): AuditFields {
     return { reason, previous: this.#previous, version, pid: process.pid };
   }
 

@@ -12,7 +12,7 @@ function headFile(file: string): string {
   return `${file}.head`;
 }
 
-/** Keeps the head beside the log, when a run or a file of it ends. @throws the system's error */
+/** Keeps the head beside the log: when a run begins and ends, and when one of its files ends. @throws the system's error */
 export function keepHead(file: string, head: Head): void {
   const draft = `${headFile(file)}.${process.pid}`;
   const fd = openSync(draft, 'w', 0o640);

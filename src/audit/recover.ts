@@ -47,9 +47,14 @@ const NEWLINE = 0x0a;
  * @throws the system's error
  */
 export function recover(file: string): Recovery {
-  const fd = openIfThere(file, 'r+');
   const head = readHead(file);
-  if (fd === undefined) return asItShouldBe(head);
+  let fd: number;
+  try {
+    fd = openSync(file, 'r+');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return asItShouldBe(head);
+    throw error;
+  }
   try {
     const { size } = fstatSync(fd);
     const { seal, end } = lastSeal(fd, size);
@@ -69,28 +74,16 @@ export function recover(file: string): Recovery {
   }
 }
 
-/** The end of a log that other processes are writing: what may stand behind the last seal is one of their writes. */
+/**
+ * What to follow in a log that other processes are writing. Its last seal may be far behind by the time we write, and
+ * what stands behind it is one of their writes; the head stays what it is until the next rotation.
+ */
 export function join(file: string): Recovery {
-  const fd = openIfThere(file, 'r');
-  if (fd === undefined) return asItShouldBe(readHead(file));
-  try {
-    return asItShouldBe(lastSeal(fd, fstatSync(fd).size).seal?.hash ?? readHead(file));
-  } finally {
-    closeSync(fd);
-  }
+  return asItShouldBe(readHead(file));
 }
 
 function asItShouldBe(last: string | undefined): Recovery {
   return { last, unclean: false, tornBytes: 0, aside: undefined, missing: undefined };
-}
-
-function openIfThere(file: string, flags: string): number | undefined {
-  try {
-    return openSync(file, flags);
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return undefined;
-    throw error;
-  }
 }
 
 /** @returns the file that holds the bytes now, on disk */

@@ -35,7 +35,7 @@ export interface VerifyOptions {
   readonly patienceMs?: number;
 }
 
-/** How many seals of a chain a new one may be behind when it names the one it follows. */
+/** How many seals of a chain, and how many that were kept of it, a new one may be behind when it names the one it follows. */
 const RECENT = 64;
 
 interface ChainState {
@@ -43,6 +43,8 @@ interface ChainState {
   readonly final: boolean;
   /** Hashes, the newest last. */
   readonly recent: readonly string[];
+  /** Those that were kept as the head: of its first seal, and of its last one in each file. */
+  readonly anchors: readonly string[];
 }
 
 /**
@@ -101,10 +103,11 @@ class Walk {
     if (sealAt === undefined) return explainUnsealed(bytes);
     const sealLine = bytes.toString('utf8', sealAt, bytes.length - 1);
     const seal = parseSeal(sealLine);
-    const place = seal === undefined ? 'next' : this.#place(seal);
+    const opening = openingOf(bytes);
+    const place = seal === undefined ? 'next' : this.#place(seal, opening);
     if (seal !== undefined && isSealed(bytes, seal, this.#options.key)) {
-      const wrong = this.#standsWrong(seal, place, bytes);
-      if (wrong === undefined) this.#accept(seal);
+      const wrong = this.#standsWrong(seal, place, opening !== undefined);
+      if (wrong === undefined) this.#accept(seal, opening !== undefined);
       return wrong;
     }
     const broken: Broken = {
@@ -118,7 +121,7 @@ class Walk {
     return explain(broken);
   }
 
-  #place({ chain, seq, previous }: Seal): Place {
+  #place({ chain, seq, previous }: Seal, opening: string | undefined): Place {
     const known = this.#chains.get(chain);
     if (known !== undefined) {
       if (seq <= known.seq) return 'behind';
@@ -126,18 +129,20 @@ class Walk {
       return previous === known.recent.at(-1) ? 'next' : 'foreign';
     }
     if (this.#chains.size === 0) return 'next';
-    // Another writer of the files before the first one given: it continues here in its own time.
-    if (this.#continues && seq > 1) return 'next';
-    for (const { recent } of this.#chains.values()) if (recent.includes(previous)) return 'next';
+    // One of several writers: it comes from the files before the first one given, or follows what is in them.
+    if (this.#continues && (seq > 1 || opening === 'join')) return 'next';
+    for (const { recent, anchors } of this.#chains.values()) {
+      if (recent.includes(previous) || anchors.includes(previous)) return 'next';
+    }
     if (previous !== NOTHING) return 'ahead';
     return this.#line === 0 ? 'next' : 'foreign';
   }
 
   /** What is wrong with a write that is as it was sealed. */
-  #standsWrong(seal: Seal, place: Place, bytes: Buffer): Explanation | undefined {
+  #standsWrong(seal: Seal, place: Place, opens: boolean): Explanation | undefined {
     const { chain, seq, previous } = seal;
     const seen = this.#chains.get(chain)?.seq;
-    if (seen === undefined && bytes.toString('latin1', 0, OPENS.length) !== OPENS) {
+    if (seen === undefined && !opens) {
       const detail = `chain ${chain} was not opened in this log: it is another's, or its beginning is missing`;
       return { damage: 'from another chain', line: 1, detail };
     }
@@ -167,7 +172,8 @@ class Walk {
     }
   }
 
-  #accept(seal: Seal): void {
+  /** @param opens it begins with a record that opens the log, or a new file of it */
+  #accept(seal: Seal, opens: boolean): void {
     const { chain, seq, hash, previous, final } = seal;
     const known = this.#chains.get(chain);
     if (this.#chains.size === 0) {
@@ -178,7 +184,10 @@ class Walk {
     }
     // Of a chain that is closed only the end can be followed.
     const recent = final ? [hash] : [...(known?.recent ?? []), hash].slice(-RECENT);
-    this.#chains.set(chain, { seq, final, recent });
+    const anchors = opens
+      ? [...(known?.anchors ?? []), seq === 1 ? hash : previous].slice(-RECENT)
+      : (known?.anchors ?? []);
+    this.#chains.set(chain, { seq, final, recent, anchors });
     this.#headSeen ||= hash === this.#options.head;
     this.#records += seal.records;
     this.#seals += 1;
@@ -224,6 +233,16 @@ class Walk {
       head: last?.hash,
       unseen,
     };
+  }
+}
+
+/** The reason in the record that opens the log, or a new file of it; undefined when the write begins with another one. */
+function openingOf(bytes: Buffer): string | undefined {
+  if (bytes.toString('latin1', 0, OPENS.length) !== OPENS) return undefined;
+  try {
+    return String(JSON.parse(String(linesOf(bytes)[0])).reason);
+  } catch {
+    return '';
   }
 }
 
