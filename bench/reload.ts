@@ -151,24 +151,28 @@ async function statusWhen(service: ServerProcess, wanted: (status: Status) => bo
 async function compare(): Promise<{ two: number[]; alone: number[]; ratios: number[] }> {
   const servers = await Promise.all(['2', '0'].map((count) => ServerProcess.ours(APP, { WORKERS: count })));
   const perSecond: number[][] = [[], []];
-  for (const server of servers) await requestsPerSecond(server);
-  for (let round = 0; round < rounds; round += 1) {
-    for (const index of round % 2 === 0 ? [0, 1] : [1, 0]) {
-      const server = servers[index];
-      if (server !== undefined) perSecond[index]?.push(await requestsPerSecond(server));
+  try {
+    for (const server of servers) await requestsPerSecond(server);
+    for (let round = 0; round < rounds; round += 1) {
+      for (const index of round % 2 === 0 ? [0, 1] : [1, 0]) {
+        const server = servers[index];
+        if (server !== undefined) perSecond[index]?.push(await requestsPerSecond(server));
+      }
     }
+  } finally {
+    await Promise.all(servers.map((server) => server.kill()));
   }
-  await Promise.all(servers.map((server) => server.kill()));
   const [two = [], alone = []] = perSecond;
   return { two, alone, ratios: two.map((value, round) => value / (alone[round] ?? Number.NaN)) };
 }
 
 async function requestsPerSecond({ port }: ServerProcess): Promise<number> {
-  const options = { url: `http://127.0.0.1:${port}/`, connections: 50, duration: seconds, sampleInt: 100 };
   const { requests, errors, non2xx, duration } = await autocannon({
-    ...options,
-    ignoreCoordinatedOmission: true,
-  } as autocannon.Options);
+    url: `http://127.0.0.1:${port}/`,
+    connections: 50,
+    duration: seconds,
+    sampleInt: 100,
+  });
   if (errors + non2xx > 0) throw new Error(`${errors} errors, ${non2xx} answers that are not 200`);
   return requests.total / duration;
 }
