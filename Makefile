@@ -31,10 +31,10 @@ stop: dist/main.js ## stop what `make run` started, and show the drain
 status: dist/main.js ## what the service is doing
 	@node dist/main.js status
 
-test: dist/main.js ## all tests, with coverage
+test: node_modules/.package-lock.json ## all tests, with coverage
 	npm test
 
-test-node: dist/main.js ## the same tests under node's own runner
+test-node: node_modules/.package-lock.json ## the same tests under node's own runner
 	npm run --silent test:node
 
 test-matrix: dist/main.js ## the same tests on Node 20, 22, 24 and 26

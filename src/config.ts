@@ -144,7 +144,11 @@ export const SETTINGS = {
   startTimeoutMs: duration('START_TIMEOUT', '60', 'How long a worker may take to be ready.'),
   heartbeatTimeoutMs: duration('HEARTBEAT_TIMEOUT', '10', "How long a worker's event loop may stand still."),
   maxInFlight: count('MAX_IN_FLIGHT', '0', 'Requests in flight past which new ones get 503; 0: no limit.'),
-  keepAliveTimeoutMs: duration('KEEP_ALIVE_TIMEOUT', '65', 'How long an idle connection is kept.'),
+  keepAliveTimeoutMs: duration(
+    'KEEP_ALIVE_TIMEOUT',
+    '65',
+    'How long an idle connection is kept; 0: no limit.',
+  ),
   requestTimeoutMs: duration(
     'REQUEST_TIMEOUT',
     '300',
@@ -263,20 +267,10 @@ export class ConfigError extends Error {
  * @throws ConfigError that lists all mistakes at once
  */
 export function parseConfig(variables: Readonly<Record<string, string | undefined>>): Config {
-  const mistakes: string[] = [];
-  const parsed = Object.entries(SETTINGS).map(([key, rules]: [string, Setting<unknown>]) => {
-    const given = variables[rules.name]?.trim() ?? '';
-    const text = given === '' ? rules.fallback : given;
-    const value = text === '' ? undefined : rules.parse(text);
-    if (text !== '' && value === undefined) mistakes.push(mistake(rules, text));
-    return [key, value];
-  });
-  if (variables.ADMIN_TOKEN?.trim() && variables.ADMIN_TOKEN_FILE?.trim()) {
-    mistakes.push('ADMIN_TOKEN: want it unset when ADMIN_TOKEN_FILE is set, got both');
-  }
-  if (mistakes.length > 0) throw new ConfigError(mistakes);
-  // The table above is what this object was made from, so it has the table's shape.
-  return Object.fromEntries(parsed) as Config;
+  return parse(
+    ({ name }) => variables[name]?.trim() ?? '',
+    ({ name }) => name,
+  );
 }
 
 /**
@@ -284,14 +278,45 @@ export function parseConfig(variables: Readonly<Record<string, string | undefine
  * @throws ConfigError that lists all mistakes at once
  */
 export function completeConfig(partial: Partial<Config>): Config {
-  const variables: Record<string, string> = {};
-  for (const [key, rules] of Object.entries(SETTINGS)) {
-    const value = partial[key as SettingName];
-    if (value !== undefined) {
-      variables[rules.name] = String(key.endsWith('Ms') && typeof value === 'number' ? value / 1000 : value);
+  const unknown = Object.keys(partial).filter((key) => !Object.hasOwn(SETTINGS, key));
+  return parse(
+    (_, key) => {
+      const value = partial[key];
+      if (value === undefined) return '';
+      return String(key.endsWith('Ms') && typeof value === 'number' ? value / 1000 : value);
+    },
+    ({ name }, key) => `${key} (${name})`,
+    unknown.map((key) => `${key}: want a property of Config, got one that it does not have`),
+  );
+}
+
+/**
+ * @param read the text of a setting; empty for none
+ * @param told what a setting is called where it was set
+ */
+function parse(
+  read: (rules: Setting<unknown>, key: SettingName) => string,
+  told: (rules: Setting<unknown>, key: SettingName) => string,
+  mistakes: string[] = [],
+): Config {
+  const settings = Object.entries(SETTINGS) as [SettingName, Setting<unknown>][];
+  const parsed = settings.map(([key, rules]) => {
+    const text = read(rules, key) || rules.fallback;
+    const value = text === '' ? undefined : rules.parse(text);
+    if (text !== '' && value === undefined) {
+      const got = rules.secret ? `${text.length} characters` : JSON.stringify(text);
+      mistakes.push(`${told(rules, key)}: want ${rules.rule}, got ${got}`);
     }
+    return [key, value];
+  });
+  const { adminToken, adminTokenFile } = SETTINGS;
+  if (read(adminToken, 'adminToken') !== '' && read(adminTokenFile, 'adminTokenFile') !== '') {
+    const [token, file] = [told(adminToken, 'adminToken'), told(adminTokenFile, 'adminTokenFile')];
+    mistakes.push(`${token}: want it unset when ${file} is set, got both`);
   }
-  return parseConfig(variables);
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  // The table above is what this object was made from, so it has the table's shape.
+  return Object.fromEntries(parsed) as Config;
 }
 
 /** What the supervisor's own process holds: new workers cannot change it. */
@@ -319,11 +344,6 @@ export function frozenDifferences(
     if (by === 'process') return !live;
     return HELD.has(name) || (name === 'WORKERS' && reshaped);
   }
-}
-
-function mistake(rules: Setting<unknown>, text: string): string {
-  const got = rules.secret ? `${text.length} characters` : JSON.stringify(text);
-  return `${rules.name}: want ${rules.rule}, got ${got}`;
 }
 
 /** Where the audit log is; undefined when it is off. */

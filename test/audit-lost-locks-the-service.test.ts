@@ -18,7 +18,8 @@ for (const mode of MODES) {
     mkdirSync(audit);
     const file = join(audit, 'audit.ndjson');
     const service = await ServiceProcess.running(t, { env: { AUDIT_MODE: mode, AUDIT_LOG: file } });
-    rmSync(audit, { recursive: true });
+    // The service may notice that the file is gone, and make it anew, before its directory is.
+    rmSync(audit, { recursive: true, maxRetries: 10 });
     (await RawClient.open(service.port)).get('/');
     await service.line('ERROR: The audit log cannot be written: ENOENT');
     t.strictSame(await service.exited, { code: 74, signal: null });

@@ -220,11 +220,14 @@ t.test('a program sets properties instead, with the same rules and defaults', as
     logLevel: 'error',
   };
   t.strictSame(completeConfig(given), { ...DEFAULTS, ...given });
-  t.throws(() => completeConfig({ port: 70_000, shutdownTimeoutMs: -1 }), {
+  const wrong = { port: 70_000, shutdownTimeoutMs: -1, shutdownTimeout: 5 } as Partial<Config>;
+  t.throws(() => completeConfig(wrong), {
     name: 'ConfigError',
-    message:
-      'PORT: want a port from 0 to 65535, got "70000"\n' +
-      'SHUTDOWN_TIMEOUT: want a number of seconds >= 0, at most 86400, got "-0.001"',
+    mistakes: [
+      'shutdownTimeout: want a property of Config, got one that it does not have',
+      'port (PORT): want a port from 0 to 65535, got "70000"',
+      'shutdownTimeoutMs (SHUTDOWN_TIMEOUT): want a number of seconds >= 0, at most 86400, got "-0.001"',
+    ],
   });
 });
 

@@ -28,3 +28,28 @@ for (const [origin, path] of [
     },
   );
 }
+
+t.test('a crash ends a lame duck, and is what the process ends with', async (t) => {
+  const service = await ServiceProcess.running(t, { env: { SHUTDOWN_DELAY: '3600' } });
+  service.signal('SIGTERM');
+  await service.line('Lame duck');
+  t.equal((await (await RawClient.open(service.port)).get('/crash').response()).status, 200);
+  t.strictSame(await service.exited, { code: 70, signal: null });
+  t.match(service.report(), { reason: 'SIGTERM', exit_code: 70 });
+});
+
+t.test('so is a crash while the service drains', async (t) => {
+  const service = await ServiceProcess.running(t);
+  const guilty = (await RawClient.open(service.port)).get('/hold-then-crash/a');
+  const held = (await RawClient.open(service.port)).get('/hold/b');
+  await service.line('holding a');
+  await service.line('holding b');
+  await service.stop();
+  service.release('a');
+  await service.line('FATAL: Crash (uncaughtException): crashed on purpose');
+  service.release('b');
+  t.equal((await guilty.response()).status, 200);
+  t.equal((await held.response()).status, 200);
+  t.strictSame(await service.exited, { code: 70, signal: null });
+  t.notMatch(service.output, 'gracefully');
+});

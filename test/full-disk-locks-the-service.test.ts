@@ -74,14 +74,16 @@ for (const mode of MODES) {
     const disk = SmallDisk.mount(t);
     if (disk === undefined) return;
     const service = await ServiceProcess.running(t, onDisk(disk, mode));
-    const held = (await RawClient.open(service.port)).get('/hold/a');
-    await service.line('holding a');
+    // In flight at the signal is more than the room that the log's last page still has.
+    const names = ['a', 'b', 'c', 'd', 'e'].map((letter) => letter.repeat(1_500));
+    const held = await Promise.all(
+      names.map(async (name) => (await RawClient.open(service.port)).get(`/hold/${name}`)),
+    );
+    for (const name of names) await service.line(`holding ${name}`);
     disk.fill();
-    // What room there is left in the last page of the log.
-    for (let n = 0; n < 40; n += 1) (await RawClient.open(service.port)).get(`/${'x'.repeat(1_000)}`);
     await service.stop();
-    service.release('a');
-    await held.ended;
+    for (const name of names) service.release(name);
+    for (const client of held) await client.ended;
     t.strictSame(await service.exited, { code: 74, signal: null });
     t.match(service.output, 'WARNING: Not in the audit log: ');
   });

@@ -270,3 +270,26 @@ t.test('the tallies come in the order of registration, and one for what no route
     ['GET /b', 'POST /a', '* /m/*', 'UPGRADE /u', '* (none)'],
   );
 });
+
+t.test('a pattern that does not take the method is passed by', async (t) => {
+  const router = routerWith(
+    'GET /users/me',
+    'POST /users/:id',
+    'DELETE /users/:id',
+    'GET /old/new',
+    'GET /old/:x',
+  );
+  router.mount('/old', handler);
+  expects(t, router, {
+    'GET /users/me': 'GET /users/me',
+    'POST /users/me': 'POST /users/:id me',
+    'GET /users/7': '405 DELETE, OPTIONS, POST',
+    'PUT /users/me': '405 DELETE, GET, HEAD, OPTIONS, POST',
+    'OPTIONS /users/me': '204 DELETE, GET, HEAD, OPTIONS, POST',
+    'GET /old/new': 'GET /old/new',
+    'HEAD /old/new': 'GET /old/new',
+    'POST /old/new': '* /old/*',
+    'OPTIONS /old/new': '* /old/*',
+    'POST /old/7': '* /old/*',
+  });
+});

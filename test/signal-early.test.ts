@@ -6,7 +6,7 @@ import { ServiceProcess } from './support/service-process.ts';
 const FIXTURES = fileURLToPath(new URL('fixtures', import.meta.url));
 
 t.test('a SIGTERM before anything but its handler is loaded is obeyed', async (t) => {
-  const preload = pathToFileURL(join(FIXTURES, 'signal-when-trapped.ts')).href;
+  const preload = pathToFileURL(join(FIXTURES, 'signal-when-trapped.mjs')).href;
   const service = ServiceProcess.spawn(t, { nodeArgs: ['--import', preload] });
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.match(service.output, 'trapped, with node:http still to be loaded', 'before anything slow');
@@ -24,7 +24,7 @@ t.test('a SIGTERM at the first line of the log is obeyed', async (t) => {
 });
 
 t.test('a SIGTERM while start() hangs is obeyed', async (t) => {
-  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-hanging-start.ts')] });
+  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-hanging-start.mjs')] });
   await service.line('start() hangs');
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
@@ -33,7 +33,7 @@ t.test('a SIGTERM while start() hangs is obeyed', async (t) => {
 });
 
 t.test('a start() that gives up in time is stopped', async (t) => {
-  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-slow-start.ts')] });
+  const service = ServiceProcess.spawn(t, { args: [join(FIXTURES, 'app-slow-start.mjs')] });
   await service.line('start() waits');
   service.signal('SIGINT');
   t.strictSame(await service.exited, { code: 0, signal: null });

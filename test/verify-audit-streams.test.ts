@@ -3,12 +3,10 @@ import { once } from 'node:events';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { NOTHING, sealBatch } from '../src/audit/seal.ts';
-import { tempDir } from './support/service-process.ts';
+import { MAIN, NODE_ARGS, tempDir } from './support/service-process.ts';
 
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const TELL_MEMORY =
   'data:text/javascript,process.on("exit",()=>console.error(process.resourceUsage().maxRSS))';
 const MEGABYTE = 1024 * 1024;
@@ -36,7 +34,7 @@ async function verified(file: string): Promise<{ code: number; out: string; most
   const child = spawn(
     process.execPath,
     [
-      ...process.execArgv,
+      ...NODE_ARGS,
       ...['--max-old-space-size=64', '--import', TELL_MEMORY, MAIN, 'verify-audit', '--json', file],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },

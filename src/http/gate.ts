@@ -155,7 +155,11 @@ export class Gate {
     const count = this.#unreported;
     this.#unreported = 0;
     if (count === 0) return;
-    this.#log.warn({ refused: count }, `Refused ${count} requests: ${this.#lifecycle.state}`);
+    const { state } = this.#lifecycle;
+    this.#log.warn(
+      { refused: count },
+      `Refused ${count} requests: ${state === 'running' ? 'overloaded' : state}`,
+    );
     this.#summed(count);
   }
 

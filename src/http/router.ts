@@ -29,9 +29,16 @@ export class Route<H = Handler> {
   }
 }
 
-/** What was found for a request. `values` are the decoded parameters, in the order of `route.names`. */
+/** `values` are the decoded parameters, in the order of `route.names`. */
+interface RouteMatch {
+  readonly kind: 'route';
+  readonly route: Route;
+  readonly values: readonly string[];
+}
+
+/** What was found for a request. */
 export type Match =
-  | { readonly kind: 'route'; readonly route: Route; readonly values: readonly string[] }
+  | RouteMatch
   | { readonly kind: 'options' | 'not allowed'; readonly allow: string }
   | { readonly kind: 'not found' | 'bad target'; readonly allow?: undefined };
 
@@ -47,40 +54,30 @@ const ANY = '*';
 
 /** Everything that answers on one pattern. */
 class Endpoint {
-  readonly pattern: string;
-  readonly routes = new Map<string, Route>();
   /** A match without parameters is the same object each time: the hot path allocates nothing for it. */
-  readonly #matches = new Map<string, Match>();
+  readonly #matches = new Map<string, RouteMatch>();
   upgrade: Route<UpgradeHandler> | undefined;
-  #allow = '';
-
-  constructor(pattern: string) {
-    this.pattern = pattern;
-  }
 
   add(route: Route): void {
-    const taken = this.routes.get(route.method);
+    const taken = this.#matches.get(route.method)?.route;
     if (taken !== undefined) {
       throw new Error(`router: ${route.method} ${route.pattern} is taken by ${taken.pattern}`);
     }
-    this.routes.set(route.method, route);
     this.#matches.set(route.method, { kind: 'route', route, values: [] });
-    const methods = new Set(this.routes.keys()).add('OPTIONS');
-    if (methods.has('GET')) methods.add('HEAD');
-    this.#allow = [...methods].sort().join(', ');
   }
 
-  match(method: string, values: readonly string[] | undefined): Match {
-    const found =
+  match(method: string): RouteMatch | undefined {
+    return (
       this.#matches.get(method) ??
       (method === 'HEAD' ? this.#matches.get('GET') : undefined) ??
-      this.#matches.get(ANY);
-    if (found === undefined) {
-      return { kind: method === 'OPTIONS' ? 'options' : 'not allowed', allow: this.#allow };
-    }
-    return values === undefined || found.kind !== 'route'
-      ? found
-      : { kind: 'route', route: found.route, values };
+      this.#matches.get(ANY)
+    );
+  }
+
+  /** For `Allow`. */
+  get methods(): string[] {
+    const methods = [...this.#matches.keys()];
+    return methods.includes('GET') ? [...methods, 'HEAD'] : methods;
   }
 }
 
@@ -166,7 +163,7 @@ export class Router {
     });
     const segment = plant(this.#root, parts, prefix, []);
     if (segment.mounted !== undefined) throw new Error(`router: mount ${prefix} is taken`);
-    segment.mounted = new Endpoint(route.pattern);
+    segment.mounted = new Endpoint();
     segment.mounted.add(route);
     this.#routes.push(route);
     return this;
@@ -186,29 +183,38 @@ export class Router {
   match(method: string, url: string): Match {
     const query = url.indexOf('?');
     const path = query === -1 ? url : url.slice(0, query);
-    const known = this.#static.get(path);
-    if (known !== undefined) return known.match(method, undefined);
+    const known = this.#static.get(path)?.match(method);
+    if (known !== undefined) return known;
     if (path === '*') return method === 'OPTIONS' ? { kind: 'options', allow: 'OPTIONS' } : BAD_TARGET;
+    const parts = partsOf(path);
+    if (parts === undefined) return BAD_TARGET;
     const values: string[] = [];
-    const endpoint = find(this.#root, path, values);
-    if (typeof endpoint === 'object') return endpoint.match(method, values);
-    return endpoint === 'bad target' ? BAD_TARGET : NOT_FOUND;
+    const allowed: string[] = [];
+    const found = descend(this.#root, parts, 0, values, (endpoint) => {
+      const match = endpoint.match(method);
+      if (match === undefined) allowed.push(...endpoint.methods);
+      return match;
+    });
+    if (found !== undefined) return { kind: 'route', route: found.route, values };
+    if (allowed.length === 0) return NOT_FOUND;
+    const allow = [...new Set([...allowed, 'OPTIONS'])].sort().join(', ');
+    return { kind: method === 'OPTIONS' ? 'options' : 'not allowed', allow };
   }
 
   /** The taker of an upgrade at this target, if there is one. */
   matchUpgrade(url: string): UpgradeMatch | undefined {
     const query = url.indexOf('?');
+    const parts = partsOf(query === -1 ? url : url.slice(0, query));
+    if (parts === undefined) return undefined;
     const values: string[] = [];
-    const endpoint = find(this.#upgradeRoot, query === -1 ? url : url.slice(0, query), values);
-    return typeof endpoint === 'object' && endpoint.upgrade !== undefined
-      ? { route: endpoint.upgrade, values }
-      : undefined;
+    const route = descend(this.#upgradeRoot, parts, 0, values, ({ upgrade }) => upgrade);
+    return route === undefined ? undefined : { route, values };
   }
 
   #endpoint(root: Segment, pattern: string): { endpoint: Endpoint; names: string[] } {
     const names: string[] = [];
     const segment = plant(root, split(pattern), pattern, names);
-    segment.endpoint ??= new Endpoint(pattern);
+    segment.endpoint ??= new Endpoint();
     return { endpoint: segment.endpoint, names };
   }
 }
@@ -238,39 +244,46 @@ function plant(root: Segment, parts: readonly string[], pattern: string, names: 
   return segment;
 }
 
-function find(root: Segment, path: string, values: string[]): Endpoint | 'not found' | 'bad target' {
+/** The decoded segments of a path; undefined when it is none, or has a bad escape. */
+function partsOf(path: string): string[] | undefined {
   const origin = path.startsWith('/') ? path : originOf(path);
-  if (!origin.startsWith('/')) return 'bad target';
+  if (!origin.startsWith('/')) return undefined;
   const parts = split(origin);
-  if (origin.includes('%')) {
-    for (const [index, part] of parts.entries()) {
-      const decoded = decode(part);
-      if (decoded === undefined) return 'bad target';
-      parts[index] = decoded;
-    }
+  if (!origin.includes('%')) return parts;
+  for (const [index, part] of parts.entries()) {
+    const decoded = decode(part);
+    if (decoded === undefined) return undefined;
+    parts[index] = decoded;
   }
-  return descend(root, parts, 0, values) ?? 'not found';
+  return parts;
 }
 
-/** Depth first: what is fixed wins over a parameter, and the deepest mount is taken when nothing else fits. */
-function descend(
+/**
+ * Depth first, until something is taken: what is fixed goes before a parameter, and a mount comes when nothing else
+ * below it fits, the deepest first. What does not take the method is passed by, as if its pattern were another.
+ */
+function descend<T>(
   segment: Segment,
   parts: readonly string[],
   at: number,
   values: string[],
-): Endpoint | undefined {
+  take: (endpoint: Endpoint) => T | undefined,
+): T | undefined {
   const part = parts[at];
-  if (part === undefined) return segment.endpoint ?? segment.mounted;
+  if (part === undefined) {
+    const taken = segment.endpoint && take(segment.endpoint);
+    return taken ?? (segment.mounted && take(segment.mounted));
+  }
   const fixed = segment.fixed.get(part);
-  const found = fixed === undefined ? undefined : descend(fixed, parts, at + 1, values);
+  const found = fixed && descend(fixed, parts, at + 1, values, take);
   if (found !== undefined) return found;
   if (segment.parameter !== undefined && part !== '') {
     const depth = values.push(part);
-    const below = descend(segment.parameter, parts, at + 1, values);
+    const below = descend(segment.parameter, parts, at + 1, values, take);
     if (below !== undefined) return below;
     values.length = depth - 1;
   }
-  return segment.mounted;
+  return segment.mounted && take(segment.mounted);
 }
 
 /** Not `String.split`: for a path of a few segments that takes three times as long. */

@@ -19,6 +19,11 @@ export const ExitCode = {
 
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
+/** Of two orders to stop, the code of the graver: lost records before a crash, a crash before a plain stop. */
+export function graverOf(one: ExitCode, other: ExitCode): ExitCode {
+  return one > other ? one : other;
+}
+
 /** A start that cannot go on. The message is the one line an operator gets, so it names what, the rule and the value. */
 export class StartError extends Error {
   override readonly name = 'StartError';

@@ -91,7 +91,7 @@ export class Alone {
       this.#service.reload(config);
       this.#log.info('Settings reloaded');
     } catch (error) {
-      reason = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
+      reason = messageOf(error);
       this.#log.error(`Reload refused, the settings stay as they were: ${reason}`);
     }
     if (this.#service.state === 'running') this.#notifier.ready();

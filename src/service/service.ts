@@ -11,7 +11,7 @@ import { InFlight } from '../http/in-flight.ts';
 import { Router } from '../http/router.ts';
 import { within } from '../lifecycle/deadline.ts';
 import { deferred } from '../lifecycle/deferred.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
 import { addressOf, DOOR, handedSocket, probe, urlOf } from '../lifecycle/listen.ts';
@@ -38,7 +38,7 @@ import { Witness } from './witness.ts';
 const ABANDON_MS = 1_000;
 
 /** Who wants the service stopped, and how much of a hurry there is. */
-type Why = Pick<ShutdownPlan, 'reason' | 'announcement' | 'delayMs' | 'exitCode'>;
+type Why = Pick<ShutdownPlan, 'reason' | 'announcement' | 'delayMs'> & { readonly exitCode: ExitCode };
 
 /** What a worker's service has of its supervisor, instead of a listening socket and an operator's door of its own. */
 export interface Post {
@@ -81,6 +81,8 @@ export class Service {
   /** Set once its start() is done: only what has started can be stopped. */
   #app: App | undefined;
   #finishing: Promise<void> | undefined;
+  /** What a stop that goes well ends with: the gravest of what ordered it. */
+  #ordered: ExitCode = ExitCode.Ok;
   #lastReload: ReloadOutcome | undefined;
 
   /** @param post set when a supervisor runs this service; without it the service stands alone */
@@ -347,7 +349,6 @@ export class Service {
     const { stateDir } = this.#config;
     const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
     this.#log.warn({ by, emergency: reason }, told);
-    this.lockNow();
     this.#begin({
       reason: 'emergency',
       announcement: 'Emergency shutdown.',
@@ -373,7 +374,6 @@ export class Service {
   /** Without its witness the service does not go on. */
   #auditLost(error: Error): void {
     this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
-    this.lockNow();
     this.#begin({
       reason: 'audit',
       announcement: 'The audit log is lost.',
@@ -394,7 +394,10 @@ export class Service {
     return this.stopped;
   }
 
+  /** The first order begins the stop. A later one may make it graver, or end its lame duck: what cannot wait locks now. */
   #begin(why: Why): void {
+    this.#ordered = graverOf(this.#ordered, why.exitCode);
+    if (why.delayMs === 0) this.#hurry.lockNow.resolve();
     this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
   }
 
@@ -411,13 +414,14 @@ export class Service {
         log: this.#log,
         narrator: this.#narrator,
         outcomes: this.#outcomes,
-        locked: (inFlight) => this.#post?.locked(inFlight, why.exitCode),
+        locked: (inFlight) => this.#post?.locked(inFlight, this.#ordered),
         drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
         closeAudit: () => this.#witness.close(),
       },
       {
         ...why,
+        exitCode: () => this.#ordered,
         announcement: `${why.announcement} Initiating graceful shutdown${enableFailSafe ? ' (fail-safe)' : ''}...`,
         timeoutMs: shutdownTimeoutMs,
         failSafe: enableFailSafe,

@@ -51,8 +51,8 @@ export interface ShutdownPlan {
   readonly delayMs: number;
   readonly timeoutMs: number;
   readonly failSafe: boolean;
-  /** What a stop without cut requests ends with. */
-  readonly exitCode: ExitCode;
+  /** What a stop without cut requests ends with: asked at its end, for what orders it may become graver. */
+  readonly exitCode: () => ExitCode;
   /** Fulfilled when the lame duck has to end at once. */
   readonly lockNow: Promise<void>;
   /** Fulfilled when what is in flight has to be cut at once. */
@@ -137,7 +137,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   const left = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
   lifecycle.to('stopped');
   const kept = await closeAudit(parts);
-  const exitCode = exitCodeOf({ kept, ordered: plan.exitCode, cut: forced || cut.length > 0, left });
+  const exitCode = exitCodeOf({ kept, ordered: plan.exitCode(), cut: forced || cut.length > 0, left });
   if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
   return {
     reason: plan.reason,

@@ -49,7 +49,7 @@ export class Reloads {
     try {
       await reload();
     } catch (error) {
-      reason = messageOf(error).replaceAll('\n', '; ') || 'an error without a message';
+      reason = messageOf(error) || 'an error without a message';
     }
     const outcome: ReloadOutcome = {
       outcome: reason === '' ? 'done' : 'refused',

@@ -44,8 +44,8 @@ export interface StopPlan {
   readonly delayMs: number;
   readonly timeoutMs: number;
   readonly failSafe: boolean;
-  /** What a stop without cut requests ends with. */
-  readonly exitCode: ExitCode;
+  /** What a stop without cut requests ends with: asked at its end, for what orders it may become graver. */
+  readonly exitCode: () => ExitCode;
   /** Fulfilled when the lame duck has to end at once. */
   readonly lockNow: Promise<void>;
   /** Fulfilled when what is in flight has to be cut at once. */
@@ -105,7 +105,7 @@ export async function stopAll(parts: StopParts, plan: StopPlan): Promise<Shutdow
 
   lifecycle.to('stopped');
   const kept = await closeAudit(parts);
-  const exitCode = exitCodeOf({ ordered: plan.exitCode, kept, cut: cut.length > 0, workers });
+  const exitCode = exitCodeOf({ ordered: plan.exitCode(), kept, cut: cut.length > 0, workers });
   if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
   const reports = workers.flatMap(({ report }) => (report === undefined ? [] : [report]));
   const sum = (pick: (report: ShutdownReport) => number): number =>

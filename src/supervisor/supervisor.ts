@@ -5,7 +5,7 @@ import { AuditLog } from '../audit/audit-log.ts';
 import { auditFile, type Config, ConfigError, frozenDifferences } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { deferred } from '../lifecycle/deferred.ts';
-import { ExitCode, StartError } from '../lifecycle/exit-code.ts';
+import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
 import {
@@ -33,7 +33,7 @@ import { supervisorFacts } from './supervisor-facts.ts';
 import type { WorkerHandle } from './worker-handle.ts';
 
 /** Who wants the service stopped, and how much of a hurry there is. */
-type Why = Pick<StopPlan, 'reason' | 'announcement' | 'delayMs' | 'exitCode'>;
+type Why = Pick<StopPlan, 'reason' | 'announcement' | 'delayMs'> & { readonly exitCode: ExitCode };
 
 /** What a supervisor works with. */
 export interface SupervisorParts {
@@ -67,6 +67,8 @@ export class Supervisor {
   #record: ShutdownRecord | undefined;
   #audit: AuditLog | undefined;
   #finishing: Promise<void> | undefined;
+  /** What a stop that goes well ends with: the gravest of what ordered it. */
+  #ordered: ExitCode = ExitCode.Ok;
   #accepted = 0;
 
   constructor({ config, log, notifier, configure, variables }: SupervisorParts) {
@@ -317,8 +319,6 @@ export class Supervisor {
       { by, emergency: reason },
       `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`,
     );
-    this.#hurry.lockNow.resolve();
-    this.#crew.tellAll({ type: 'lock' });
     this.#begin({
       reason: 'emergency',
       announcement: 'Emergency shutdown.',
@@ -329,8 +329,6 @@ export class Supervisor {
 
   #auditLost(error: Error): void {
     this.#log.error(`The audit log cannot be written: ${messageOf(error)}`);
-    this.#hurry.lockNow.resolve();
-    this.#crew.tellAll({ type: 'lock' });
     this.#begin({
       reason: 'audit',
       announcement: 'The audit log is lost.',
@@ -339,7 +337,13 @@ export class Supervisor {
     });
   }
 
+  /** The first order begins the stop. A later one may make it graver, or end its lame duck: what cannot wait locks now. */
   #begin(why: Why): void {
+    this.#ordered = graverOf(this.#ordered, why.exitCode);
+    if (why.delayMs === 0) {
+      this.#hurry.lockNow.resolve();
+      this.#crew.tellAll({ type: 'lock' });
+    }
     this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
   }
 
@@ -357,6 +361,7 @@ export class Supervisor {
       },
       {
         ...why,
+        exitCode: () => this.#ordered,
         timeoutMs: shutdownTimeoutMs,
         failSafe: enableFailSafe,
         lockNow: this.#hurry.lockNow.promise,

@@ -9,7 +9,7 @@ import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 
 /** The application of these tests: its handlers wait for doors that `Crew.open` opens, in whichever worker. */
-export const CREW_APP = join(ROOT, 'test/fixtures/crew-app.ts');
+export const CREW_APP = join(ROOT, 'test/fixtures/crew-app.mjs');
 
 export interface CrewOptions {
   readonly workers?: number;
