@@ -210,10 +210,14 @@ t.test('a PID file that was left behind is no obstacle', async (t) => {
   await checkout.run('start');
   process.kill(checkout.pid, 'SIGKILL');
   t.match(await checkout.run('start'), { code: 0, output: /^Started/ });
-  // The number of a process that is something else: this one.
   await checkout.run('stop');
-  writeFileSync(join(checkout.dir, 'var/master-agent.pid'), `${process.ppid}\n`);
+  // The number of a process that is something else.
+  const other = spawn(process.execPath, ['-e', 'setInterval(() => undefined, 1000)'], { stdio: 'ignore' });
+  t.teardown(() => other.kill());
+  writeFileSync(join(checkout.dir, 'var/master-agent.pid'), `${other.pid}\n`);
   t.match(await checkout.run('status'), { code: 3 });
+  t.match(await checkout.run('stop'), { code: 0, output: /^Nothing to stop/ });
+  t.equal(other.exitCode ?? other.signalCode, null, 'it is left alone');
 });
 
 t.test('what cannot be understood is said', async (t) => {

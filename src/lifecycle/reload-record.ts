@@ -1,5 +1,7 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ConfigError } from '../config.ts';
+import { messageOf } from '../error.ts';
 
 /** How a reload went: the content of `STATE_DIR/last-reload.json`, for the command that waits for it. */
 export interface ReloadOutcome {
@@ -31,4 +33,10 @@ export function readReloadOutcome(stateDir: string): ReloadOutcome | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Why a reload was refused, on one line. */
+export function refusalOf(error: unknown): string {
+  const told = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
+  return told || 'an error without a message';
 }

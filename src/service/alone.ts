@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { type Config, ConfigError, frozenDifferences } from '../config.ts';
 import { messageOf } from '../error.ts';
-import { keepReloadOutcome } from '../lifecycle/reload-record.ts';
+import { keepReloadOutcome, refusalOf } from '../lifecycle/reload-record.ts';
 import type { ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import { drainLine, drainOf } from '../routes/status.ts';
 import type { Notifier } from '../systemd/notify.ts';
@@ -91,7 +91,7 @@ export class Alone {
       this.#service.reload(config);
       this.#log.info('Settings reloaded');
     } catch (error) {
-      reason = messageOf(error);
+      reason = refusalOf(error);
       this.#log.error(`Reload refused, the settings stay as they were: ${reason}`);
     }
     if (this.#service.state === 'running') this.#notifier.ready();

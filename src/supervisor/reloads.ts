@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import { messageOf } from '../error.ts';
-import { keepReloadOutcome, type ReloadOutcome } from '../lifecycle/reload-record.ts';
+import { keepReloadOutcome, type ReloadOutcome, refusalOf } from '../lifecycle/reload-record.ts';
 
 /** What reloads work on. */
 export interface ReloadParts {
@@ -49,7 +49,7 @@ export class Reloads {
     try {
       await reload();
     } catch (error) {
-      reason = messageOf(error) || 'an error without a message';
+      reason = refusalOf(error);
     }
     const outcome: ReloadOutcome = {
       outcome: reason === '' ? 'done' : 'refused',
