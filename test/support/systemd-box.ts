@@ -219,7 +219,10 @@ export class SystemdBox {
 
   #followJournal(t: Test): void {
     const follower = this.spawn('journalctl', '--follow', '--lines=all', '--output=json', `--unit=${UNIT}`);
-    t.teardown(() => follower.child.kill());
+    t.teardown(() => {
+      if (!t.passing()) console.error(this.tail());
+      follower.child.kill();
+    });
     if (follower.child.stdout === null) return;
     createInterface({ input: follower.child.stdout })
       .on('line', (line) => {
