@@ -141,7 +141,11 @@ export const SETTINGS = {
     wholeNumber(0, 256),
     'Processes that serve under a supervisor; 0: one process, without one.',
   ),
-  startTimeoutMs: duration('START_TIMEOUT', '60', 'How long a worker may take to be ready.'),
+  startTimeoutMs: duration(
+    'START_TIMEOUT',
+    '60',
+    'How long the application, or a worker, may take to start.',
+  ),
   heartbeatTimeoutMs: duration('HEARTBEAT_TIMEOUT', '10', "How long a worker's event loop may stand still."),
   maxInFlight: count('MAX_IN_FLIGHT', '0', 'Requests in flight past which new ones get 503; 0: no limit.'),
   keepAliveTimeoutMs: duration(

@@ -148,3 +148,19 @@ t.test('a path is relative to the working directory, and the first argument goes
   t.ok(service.lines.includes('INFO: from the argument'));
   t.ok(service.lines.includes('INFO: Application started: argument.mjs'));
 });
+
+t.test('a start that does not end is given up after START_TIMEOUT', async (t) => {
+  const dir = tempDir(t);
+  // Nothing but the service's own patience keeps these processes alive.
+  for (const [name, source] of [
+    ['start.mjs', 'export default { start: () => new Promise(() => undefined) };'],
+    ['import.mjs', 'await new Promise(() => undefined);'],
+  ] as const) {
+    const service = ServiceProcess.spawn(t, {
+      args: [moduleIn(dir, name, source)],
+      env: { START_TIMEOUT: '0.2', OPS_PORT: 'off' },
+    });
+    t.strictSame(await service.exited, { code: 70, signal: null });
+    t.match(service.output, 'FATAL: APP: the application had not started after 0.2s (START_TIMEOUT)');
+  }
+});

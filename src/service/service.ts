@@ -9,7 +9,7 @@ import type { Exchange, Outcome } from '../http/exchange.ts';
 import { Gate } from '../http/gate.ts';
 import { InFlight } from '../http/in-flight.ts';
 import { Router } from '../http/router.ts';
-import { within } from '../lifecycle/deadline.ts';
+import { seconds, within } from '../lifecycle/deadline.ts';
 import { deferred } from '../lifecycle/deferred.ts';
 import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
@@ -202,7 +202,12 @@ export class Service {
           : "No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
       );
       if (abandoned()) return;
-      await this.#startApp();
+      // A supervisor has the same patience with its workers, and ends them itself.
+      const patienceMs = this.#post === undefined ? config.startTimeoutMs : Number.POSITIVE_INFINITY;
+      if (!(await within(patienceMs, this.#startApp()))) {
+        const told = `APP: the application had not started after ${seconds(patienceMs)}s (START_TIMEOUT)`;
+        throw new StartError(told, ExitCode.Internal);
+      }
       if (abandoned()) return;
       await this.#listener.open(this.#door.server);
       if (abandoned()) return;
