@@ -25,11 +25,12 @@ run: dist/main.js ## install, build and serve in the foreground (Ctrl-C stops it
 	@mkdir -p $(dir $(PID_FILE))
 	@exec node dist/main.js serve
 
-stop: dist/main.js ## stop what `make run` started, and show the drain
-	@node dist/main.js stop
+# These two build nothing: beside a `make run` that is still installing they would get in its way.
+stop: ## stop what `make run` started, and show the drain
+	@if [ -f dist/main.js ]; then node dist/main.js stop; else echo 'Nothing to stop: the service is not built yet'; fi
 
-status: dist/main.js ## what the service is doing
-	@node dist/main.js status
+status: ## what the service is doing
+	@if [ -f dist/main.js ]; then node dist/main.js status; else echo 'The service is not built yet: make run'; exit 1; fi
 
 test: node_modules/.package-lock.json ## all tests, with coverage
 	npm test
