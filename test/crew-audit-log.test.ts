@@ -39,11 +39,11 @@ t.test('when a worker loses the audit log, the whole service stops', async (t) =
   for (const client of idle) t.equal((await client.get('/').response()).status, 200);
   // With its directory gone the log cannot be continued: the next who writes finds out.
   renameSync(join(dir, 'audit'), join(dir, 'gone'));
-  const asking = (async () => {
+  const asked = (async () => {
     while (!service.output.includes('Service state: STOPPING')) await idle[0]?.get('/').response();
-  })();
+  })().catch(() => undefined);
   await service.line('Service state: STOPPING');
-  await asking.catch(() => undefined);
+  await asked;
   t.strictSame(await service.exited, { code: 74, signal: null });
   t.match(service.output, 'The audit log is lost. Initiating graceful shutdown (fail-safe)...');
   t.notMatch(service.output, 'is replaced');

@@ -1,7 +1,8 @@
+import { join } from 'node:path';
 import t from 'tap';
 import { assertRefused, holdDrain } from './support/drain.ts';
 import { RawClient } from './support/raw-client.ts';
-import { ServiceProcess } from './support/service-process.ts';
+import { ServiceProcess, TEST_APP } from './support/service-process.ts';
 
 t.test('for SHUTDOWN_DELAY health checks fail while requests are served; then the lock', async (t) => {
   const service = await ServiceProcess.running(t, { env: { SHUTDOWN_DELAY: '2' } });
@@ -54,8 +55,9 @@ t.test('without anything in flight a second SIGINT ends the lame duck with exit 
 });
 
 t.test('a service that does not run yet needs no lame duck', async (t) => {
-  const service = ServiceProcess.spawn(t, { env: { SHUTDOWN_DELAY: '3600' } });
-  await service.line('STARTING');
+  const app = join(TEST_APP, '../app-slow-start.mjs');
+  const service = ServiceProcess.spawn(t, { args: [app], env: { SHUTDOWN_DELAY: '3600' } });
+  await service.line('start() waits');
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
 });

@@ -9,7 +9,7 @@ import type { Exchange, Outcome } from '../http/exchange.ts';
 import { Gate } from '../http/gate.ts';
 import { InFlight } from '../http/in-flight.ts';
 import { Router } from '../http/router.ts';
-import { seconds, within } from '../lifecycle/deadline.ts';
+import { afterReading, seconds, within } from '../lifecycle/deadline.ts';
 import { deferred } from '../lifecycle/deferred.ts';
 import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
@@ -208,6 +208,8 @@ export class Service {
         const told = `APP: the application had not started after ${seconds(patienceMs)}s (START_TIMEOUT)`;
         throw new StartError(told, ExitCode.Internal);
       }
+      // A signal that came meanwhile is only heard when the loop has turned.
+      await afterReading(0);
       if (abandoned()) return;
       await this.#listener.open(this.#door.server);
       if (abandoned()) return;
