@@ -145,11 +145,11 @@ export class Connection {
     if (socket.destroyed) return;
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once('close', () => clearTimeout(timer));
+    if (request !== undefined && !request.complete)
+      request.once('end', () => destroyAfterFlush(socket)).resume();
+    else if (this.#conclusion === undefined) destroyAfterFlush(socket);
     // Where nothing is read as a request any more, only the client's own end tells that it is done.
     if (this.#conclusion !== undefined) socket.resume();
-    else if (request !== undefined && !request.complete)
-      request.once('end', () => destroyAfterFlush(socket)).resume();
-    else destroyAfterFlush(socket);
   }
 }
 

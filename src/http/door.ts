@@ -68,8 +68,8 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   server.on('request', arrive);
   server.on('checkContinue', arrive);
   server.on('checkExpectation', arrive);
-  server.on('connect', (request, socket) => {
-    inTurn(socket, () => arrive(request, responseOn(socket, request)));
+  server.on('connect', (request) => {
+    inTurn(request.socket, () => arrive(request, responseOn(request)));
   });
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
@@ -102,13 +102,14 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     dispatch(router, exchange, response);
   }
 
-  function onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
+  function onUpgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     const taker = router.matchUpgrade(request.url ?? '');
-    inTurn(socket, () => {
-      if (taker !== undefined) arriveForUpgrade(request, socket, head, taker);
+    inTurn(request.socket, () => {
+      if (taker !== undefined) arriveForUpgrade(request, stream, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
-      else arrive(request, responseOn(socket, request), hasBody(request) ? refuseBody : serveRequest);
+      else arrive(request, responseOn(request), hasBody(request) ? refuseBody : serveRequest);
     });
   }
 
@@ -120,7 +121,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
 
   function arriveForUpgrade(
     request: IncomingMessage,
-    socket: Duplex,
+    stream: Duplex,
     head: Buffer,
     taker: UpgradeMatch,
   ): void {
@@ -128,17 +129,17 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     if (connection === undefined) return;
     const leave = gate.admit();
     if (leave === undefined) {
-      gate.refuse(connection, responseOn(socket, request));
+      gate.refuse(connection, responseOn(request));
       return;
     }
     const exchange = new Exchange(request, undefined, connection.client, leave, parts);
     connection.begin(exchange);
     const { keep } = parts;
-    if (keep === undefined) exchange.runUpgrade(taker.route, taker.values, socket, head);
+    if (keep === undefined) exchange.runUpgrade(taker.route, taker.values, stream, head);
     else {
       void keep(exchange, false, 101).then((kept) => {
-        if (kept) exchange.runUpgrade(taker.route, taker.values, socket, head);
-        else socket.destroy();
+        if (kept) exchange.runUpgrade(taker.route, taker.values, stream, head);
+        else request.socket.destroy();
       });
     }
   }
@@ -147,8 +148,8 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
    * node:http lets go of a connection as soon as it has read a request that asks to leave HTTP, also when requests
    * before it are still to be answered. It takes its listeners off, so what they did for those answers is done here.
    */
-  function inTurn(socket: Duplex, step: () => void): void {
-    const connection = connections.of(socket as Socket);
+  function inTurn(socket: Socket, step: () => void): void {
+    const connection = connections.of(socket);
     if (connection === undefined || connection.closing) return;
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
@@ -220,14 +221,15 @@ function hasBody(request: IncomingMessage): boolean {
 }
 
 /** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
-function responseOn(socket: Duplex, request: IncomingMessage): ServerResponse {
+function responseOn(request: IncomingMessage): ServerResponse {
+  const { socket } = request;
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
-  response.assignSocket(socket as Socket);
+  response.assignSocket(socket);
   socket.resume();
   response.once('finish', () => {
-    response.detachSocket(socket as Socket);
-    (socket as Socket).destroySoon();
+    response.detachSocket(socket);
+    socket.destroySoon();
     response.emit('close');
   });
   return response;
