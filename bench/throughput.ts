@@ -34,7 +34,7 @@ interface Round {
 const load = loadavg()[0] ?? 0;
 const servers = await Promise.all([
   ServerProcess.peer('bare node:http', 'bare-node.mjs'),
-  ServerProcess.ours('bench/servers/app.mjs'),
+  ServerProcess.ours('bench/servers/app.mjs', { AUDIT_LOG: 'off' }),
   ServerProcess.peer('Fastify', 'fastify.mjs'),
   ServerProcess.peer('polka', 'polka.mjs'),
   ServerProcess.peer('Express', 'express.mjs'),
