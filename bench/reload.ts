@@ -1,8 +1,8 @@
 /**
  * What reloads do to clients, counted, with one worker and with two. Each scene has a service of its own, two loads in
  * a closed loop, one on kept-alive connections and one that opens a connection for each request, and so many reloads
- * one after the other. Memory is the resident set of the supervisor and all its workers, read when those of the
- * generation before have left.
+ * one after the other. Memory is the resident set of the supervisor, which lives through all of them, read when the
+ * workers of the generation before have left.
  *
  * Then the price of the supervisor: requests per second on kept-alive connections with WORKERS=2 and with WORKERS=0,
  * in rounds that alternate. With no more processors than this needs for itself, the load is what limits both.
@@ -123,15 +123,11 @@ async function reload(service: ServerProcess, before: Outcome | undefined): Prom
   return last_reload as Outcome;
 }
 
-/** The memory of all processes, when only those of one generation are left. */
+/** The memory of the supervisor, when only the workers of one generation are left. */
 async function settledMegabytes(service: ServerProcess, workers: number): Promise<number> {
-  const status = await statusWhen(service, (status) => status.workers.length === workers);
-  const pids = [service.pid, ...status.workers.map(({ pid }) => pid)];
-  return pids.reduce((sum, pid) => sum + residentMegabytes(pid), 0);
-}
-
-function residentMegabytes(pid: number): number {
-  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
+  await statusWhen(service, (status) => status.workers.length === workers);
+  const file = `/proc/${service.pid}/status`;
+  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(file, 'latin1'))?.[1];
   return Number(kilobytes) / 1024;
 }
 
@@ -199,7 +195,7 @@ function report(): void {
     `${reloads} reloads under ${CONNECTIONS} kept-alive connections and ${CONNECTIONS} that are opened anew each time:\n`,
   );
   console.log(
-    table(['', 'reloads', 'requests', 'failed', 'longest stall, ms', 'reload, ms', 'memory, MB'], rows),
+    table(['', 'reloads', 'requests', 'failed', 'longest stall, ms', 'reload, ms', 'supervisor, MB'], rows),
   );
   console.log(
     `\nWORKERS=2 against WORKERS=0: ${median(ratios).toFixed(2)} times the requests per second ` +
