@@ -1,6 +1,8 @@
 // The routes that the suite asks for, as an application of ours: the control that has to pass every scenario.
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** Nobody changes it: to wait for that stands the event loop still. */
+const CELL = new Int32Array(new SharedArrayBuffer(4));
 const LARGE = Buffer.alloc(20 * 1024 * 1024, 'x');
 
 export default {
@@ -18,6 +20,11 @@ export default {
     router.get('/stream', async (_request, response, { query }) => {
       response.write('first\n');
       await delay(Number(query.get('ms')));
+      response.end('last\n');
+    });
+    router.get('/block', (_request, response, { query }) => {
+      response.flushHeaders();
+      Atomics.wait(CELL, 0, 0, Number(query.get('ms')));
       response.end('last\n');
     });
     router.get('/large', (_request, response) => response.end(LARGE));

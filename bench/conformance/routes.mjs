@@ -1,4 +1,6 @@
 // The routes that the suite asks for, as a plain (request, response) function for any server on node:http.
+/** Nobody changes it: to wait for that stands the event loop still. */
+const CELL = new Int32Array(new SharedArrayBuffer(4));
 const LARGE = Buffer.alloc(20 * 1024 * 1024, 'x');
 
 /** Waits as long as START_DELAY_MS says, as a server does that opens a database before it listens. */
@@ -16,6 +18,10 @@ export function handle(request, response) {
   else if (pathname === '/stream') {
     response.write('first\n');
     setTimeout(() => response.end('last\n'), ms);
+  } else if (pathname === '/block') {
+    response.flushHeaders();
+    Atomics.wait(CELL, 0, 0, ms);
+    response.end('last\n');
   } else if (pathname === '/large') response.end(LARGE);
   else if (pathname === '/upload') {
     let bytes = 0;

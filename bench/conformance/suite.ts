@@ -92,6 +92,12 @@ export async function checkRoutes(command: string): Promise<void> {
       (body) => body.toString().endsWith('last\n'),
       'a body that ends with "last"',
     );
+    await check(
+      'GET',
+      '/block?ms=10',
+      (body) => body.toString().endsWith('last\n'),
+      'a body that ends with "last"',
+    );
     await check('GET', '/large', (body) => body.length === LARGE_BYTES, `a body of ${LARGE_BYTES} bytes`);
     await check('POST', '/upload', (body) => body.toString().includes('5'), 'the number of bytes that came');
     const hanging = await (await subject.open()).get('/hang').answer({ ms: 300 });

@@ -1,27 +1,47 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { isAnswered, isRefusal, type Observed, type Scenario, saw, say, sayAll } from '../scenario.ts';
-import type { Subject } from '../subject.ts';
+import { CannotRun, type Subject } from '../subject.ts';
 import type { Outcome, Wire } from '../wire.ts';
 
 const MANY = 30;
 
-/**
- * The signal and requests in one instant. The server's processes are stopped (SIGSTOP) while both are sent, so that
- * they find them together when they go on: what takes luck otherwise happens each time.
- */
+/** How long the event loop stands still: first for the signal to wait in front of it, then for the requests. */
+const BLOCK_MS = { signal: 300, requests: 500 };
+
+/** The signal and requests in one instant, with an upload in flight, so that the server may not have left by then. */
 function instant(name: string, ideal: string, play: (subject: Subject) => Promise<Observed>): Scenario {
-  return { name, promise: 'instant', ideal, play };
+  return {
+    name,
+    promise: 'instant',
+    ideal,
+    async play(subject) {
+      await subject.hold();
+      return play(subject);
+    },
+  };
 }
 
-/** Sends while the server stands still, lets it go on, and waits for every answer. */
-async function inOneInstant(subject: Subject, send: () => readonly Wire[]): Promise<Outcome[]> {
-  subject.freeze();
-  const wires = send();
-  // The bytes have to be in the kernel before the server looks.
-  await Promise.all(wires.map((wire) => wire.connected()));
-  await new Promise((resolve) => setTimeout(resolve, 50));
+/**
+ * Signals, and sends when the server is about to act on the signal and cannot see what comes meanwhile. That takes
+ * luck with a server that is idle, so its event loop is blocked twice. While it is for the first time, the signal comes and
+ * a second request to block. It finds both when it looks again, and libuv takes signals last: so while it is blocked
+ * for the second time, what comes is behind a signal that is acted on before anything else is read.
+ */
+async function inOneInstant(
+  subject: Subject,
+  send: () => readonly Wire[],
+  before: () => void = () => undefined,
+): Promise<Outcome[]> {
+  const [second] = (await subject.idle(1)) as [Wire];
+  const first = (await subject.open()).get(`/block?ms=${BLOCK_MS.signal}`);
+  if (!(await first.received(1)) || first.end !== undefined)
+    throw new CannotRun('GET /block: want its head before it blocks, got none');
+  before();
+  await delay(20);
   subject.signal('SIGTERM');
-  subject.thaw();
-  return Promise.all(wires.map((wire) => wire.answer()));
+  await delay(20);
+  await second.get(`/block?ms=${BLOCK_MS.requests}`).received(1);
+  return Promise.all(send().map((wire) => wire.answer()));
 }
 
 function judge(outcomes: readonly Outcome[]): Observed {
@@ -77,82 +97,75 @@ export const instantScenarios: readonly Scenario[] = [
     },
   ),
   instant(
-    'instant-while-draining',
-    `each of ${MANY} requests is answered while an upload is in flight`,
-    async (subject) => {
-      const held = await subject.hold();
-      const idle = await subject.idle(MANY);
-      const outcomes = await inOneInstant(subject, () => idle.map((wire) => wire.get('/')));
-      const upload = await held.finish();
-      return saw(
-        outcomes.every(isAnswered) && upload.status === 200,
-        `${sayAll(outcomes)}; upload: ${say(upload)}`,
-      );
-    },
-  ),
-  instant(
     'requests-around-the-signal',
-    'each of 300 requests written around the signal is answered',
+    'each of 300 requests is answered of which half come just before the signal and half after',
     async (subject) => {
       const idle = await subject.idle(300);
-      for (const [index, wire] of idle.entries()) {
-        if (index === 150) subject.signal('SIGTERM');
-        wire.get('/');
-        // Lets the bytes go out, and the answers in.
-        if (index % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
-      }
-      return judge(await Promise.all(idle.map((wire) => wire.answer())));
+      const [early, late] = [idle.slice(0, 150), idle.slice(150)];
+      const ask = (wires: readonly Wire[]) => wires.map((wire) => wire.get('/'));
+      const after = await inOneInstant(
+        subject,
+        () => ask(late),
+        () => ask(early),
+      );
+      return judge([...(await Promise.all(early.map((wire) => wire.answer()))), ...after]);
     },
   ),
-  instant(
+  withTheLast(
     'with-the-last-answer',
-    `${MANY} requests that come with the end of the last one in flight get 503`,
+    `${MANY} requests that come on idle connections with the end of the last one in flight get 503`,
     async (subject) => {
-      const held = await subject.hold();
       const idle = await subject.idle(MANY);
+      return () => idle.map((wire) => wire.get('/'));
+    },
+  ),
+  withTheLast(
+    'queued-with-the-last-answer',
+    `${MANY} connections in the accept queue at the end of the last request get 503`,
+    async (subject) => () => begin(subject, (wire) => wire.get('/')),
+  ),
+  withTheLast(
+    'half-closed-with-the-last-answer',
+    'the same when their clients have ended their side after the request',
+    async (subject) => () => begin(subject, (wire) => wire.get('/').socket.end()),
+  ),
+];
+
+function begin(subject: Subject, ask: (wire: Wire) => void): Wire[] {
+  const wires = Array.from({ length: MANY }, () => subject.begin());
+  for (const wire of wires) ask(wire);
+  return wires;
+}
+
+/**
+ * Requests that come with the end of the last one in flight: the server must not leave over them. It is stopped
+ * (SIGSTOP) while all of it is sent, and finds it together when it goes on.
+ */
+function withTheLast(
+  name: string,
+  ideal: string,
+  prepare: (subject: Subject) => Promise<() => readonly Wire[]>,
+): Scenario {
+  return {
+    name,
+    promise: 'instant',
+    ideal,
+    async play(subject) {
+      const held = await subject.hold();
+      const send = await prepare(subject);
       await subject.stopping();
       subject.freeze();
       const upload = held.finish();
-      for (const wire of idle) wire.get('/');
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      const wires = send();
+      await Promise.all(wires.map((wire) => wire.connected()));
+      // What is written has to be in the kernel before the server looks.
+      await delay(50);
       subject.thaw();
-      const outcomes = await Promise.all(idle.map((wire) => wire.answer()));
+      const outcomes = await Promise.all(wires.map((wire) => wire.answer()));
       return saw(
         outcomes.every(isRefusal) && (await upload).status === 200,
         `${sayAll(outcomes)}; upload: ${say(await upload)}`,
       );
     },
-  ),
-  queuedWithTheLast(
-    'queued-with-the-last-answer',
-    `${MANY} connections in the accept queue at the end of the last request get 503`,
-    (wire) => wire.get('/'),
-  ),
-  queuedWithTheLast(
-    'half-closed-with-the-last-answer',
-    `the same when their clients have ended their side after the request`,
-    (wire) => {
-      wire.get('/').socket.end();
-    },
-  ),
-];
-
-/** New connections sit in the accept queue when the last request in flight ends: the server must not leave over them. */
-function queuedWithTheLast(name: string, ideal: string, ask: (wire: Wire) => void): Scenario {
-  return instant(name, ideal, async (subject) => {
-    const held = await subject.hold();
-    await subject.stopping();
-    subject.freeze();
-    const upload = held.finish();
-    const queued = Array.from({ length: MANY }, () => subject.begin());
-    for (const wire of queued) ask(wire);
-    await Promise.all(queued.map((wire) => wire.connected()));
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    subject.thaw();
-    const outcomes = await Promise.all(queued.map((wire) => wire.answer()));
-    return saw(
-      outcomes.every(isRefusal) && (await upload).status === 200,
-      `${sayAll(outcomes)}; upload: ${say(await upload)}`,
-    );
-  });
+  };
 }
