@@ -96,6 +96,8 @@ async function run(options: Options): Promise<number> {
       ? `${JSON.stringify({ command, passed, total, seconds, scenarios: verdicts }, undefined, 2)}\n`
       : `${report(verdicts)}\n${passed} of ${total} pass, in ${seconds} s: ${command}\n`,
   );
+  const unplayed = verdicts.find(({ played }) => !played);
+  if (unplayed !== undefined) throw new CannotRun(`${unplayed.name} ${unplayed.outcome}`);
   return passed === total ? EXIT_PASSED : EXIT_FAILED;
 }
 

@@ -5,6 +5,8 @@ import { CannotRun, Subject } from './subject.ts';
 const TRIES = 3;
 
 export interface Verdict extends Observed {
+  /** False when it could not be played; the outcome then says why. */
+  readonly played: boolean;
   readonly name: string;
   readonly promise: string;
   readonly ideal: string;
@@ -70,12 +72,19 @@ export async function playAll({
 }
 
 async function judge(scenario: Scenario, command: string, runs: number): Promise<Verdict> {
-  const seen: Observed[] = [];
-  for (let run = 0; run < runs; run += 1) seen.push(await play(scenario, command));
   const { name, promise, ideal } = scenario;
+  const seen: Observed[] = [];
+  try {
+    for (let run = 0; run < runs; run += 1) seen.push(await play(scenario, command));
+  } catch (error) {
+    if (!(error instanceof CannotRun)) throw error;
+    const outcome = `could not be played: ${error.message}`;
+    return { name, promise, ideal, pass: false, played: false, outcome, passed: 0, runs };
+  }
   const failed = seen.filter(({ pass }) => !pass);
   const outcome = (failed[0] ?? seen[0])?.outcome ?? '';
-  return { name, promise, ideal, pass: failed.length === 0, outcome, passed: runs - failed.length, runs };
+  const pass = failed.length === 0;
+  return { name, promise, ideal, pass, played: true, outcome, passed: runs - failed.length, runs };
 }
 
 const LARGE_BYTES = 20 * 1024 * 1024;
