@@ -64,7 +64,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   const server = createServer(options);
   applyLimits(server, limits);
 
-  server.on('connection', (socket) => connections.open(socket, end));
+  server.on('connection', onConnection);
   server.on('request', arrive);
   server.on('checkContinue', arrive);
   server.on('checkExpectation', arrive);
@@ -73,6 +73,15 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   });
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
+
+  function onConnection(socket: Socket): void {
+    connections.open(socket, end);
+    // node:http ends our side as soon as the client has ended its own: what is held for it is answered before that.
+    socket.prependListener('end', () => {
+      const connection = connections.of(socket);
+      if (connection !== undefined) gate.answerHeld(connection);
+    });
+  }
 
   function arrive(request: IncomingMessage, response: ServerResponse, serve = serveRequest): void {
     const connection = connections.arrived(request, response);

@@ -127,7 +127,12 @@ export class Gate {
 
   /** Answers what is refused on this connection, if its turn has come and the gate does not hold its answers. */
   answer(connection: Connection): void {
-    if (this.#holding || connection.refused.length === 0) return;
+    if (!this.#holding) this.answerHeld(connection);
+  }
+
+  /** Answers what is refused on this connection, if its turn has come, without regard to the hold. */
+  answerHeld(connection: Connection): void {
+    if (connection.refused.length === 0) return;
     const refusal = this.#refusals[this.#lifecycle.state === 'starting' ? 'starting' : 'stopping'];
     connection.answerRefused((response, last) => refusal.write(response, last));
   }

@@ -1,0 +1,184 @@
+/**
+ * The conformance suite against our own service and against what else there is, each server used as its documentation
+ * advises (`peers/`). Writes RESULTS.md. The libraries are installed into `peers/node_modules` on demand; Go and FastAPI are
+ * judged where they are on the PATH.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { availableParallelism, loadavg, release, tmpdir, type } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Scenario } from './conformance/scenario.ts';
+import { SCENARIOS } from './conformance/scenarios.ts';
+import { CannotRun } from './conformance/subject.ts';
+import { checkRoutes, playAll, type Verdict } from './conformance/suite.ts';
+import { table } from './figures.ts';
+
+const BENCH = fileURLToPath(new URL('.', import.meta.url));
+const PEERS = join(BENCH, 'peers');
+const RESULTS = join(BENCH, 'RESULTS.md');
+
+/** A server to judge, or why it cannot be. */
+interface Peer {
+  readonly name: string;
+  readonly version: string;
+  readonly command?: string;
+}
+
+interface Judged extends Peer {
+  readonly verdicts: readonly Verdict[];
+}
+
+const { values } = parseArgs({
+  options: {
+    servers: { type: 'string' },
+    jobs: { type: 'string', default: '2' },
+  },
+});
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(2));
+
+const scratch = mkdtempSync(join(tmpdir(), 'peers-'));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+
+install();
+const loadBefore = loadavg()[0] ?? 0;
+const wanted = values.servers?.split(',');
+const peers = findPeers().filter(({ name }) => wanted?.includes(name) ?? true);
+const judged: Judged[] = [];
+for (const peer of peers) judged.push(await judge(peer));
+const text = results(judged);
+if (wanted === undefined) writeFileSync(RESULTS, text);
+else process.stdout.write(text);
+
+/** Installs the libraries, unless what is there is what the lock file says. */
+function install(): void {
+  const installed = statSync(join(PEERS, 'node_modules/.package-lock.json'), { throwIfNoEntry: false });
+  if (installed !== undefined && installed.mtimeMs >= statSync(join(PEERS, 'package-lock.json')).mtimeMs)
+    return;
+  execFileSync('npm', ['ci', '--no-audit', '--no-fund'], { cwd: PEERS, stdio: ['ignore', 2, 2] });
+}
+
+function findPeers(): Peer[] {
+  const app = join(BENCH, 'conformance/app.mjs');
+  const settings = 'HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH';
+  const ours = (workers: number): Peer => ({
+    name: `master-agent, WORKERS=${workers}`,
+    version: `master-agent ${versionIn(join(BENCH, '../package.json'))}`,
+    command: `${settings} WORKERS=${workers} node "${join(BENCH, '../dist/main.js')}" "${app}"`,
+  });
+  const library = (file: string, ...names: readonly string[]): Peer => ({
+    name: names.join(' + ') || 'node:http, server.close',
+    version:
+      names
+        .map((name) => `${name} ${versionIn(join(PEERS, 'node_modules', name, 'package.json'))}`)
+        .join(', ') || `Node ${process.version}`,
+    command: `node "${join(PEERS, file)}"`,
+  });
+  return [
+    ours(0),
+    ours(1),
+    library('node-http-close.mjs'),
+    library('stoppable.mjs', 'stoppable'),
+    library('http-terminator.mjs', 'http-terminator'),
+    library('http-graceful-shutdown.mjs', 'http-graceful-shutdown'),
+    library('terminus.mjs', '@godaddy/terminus'),
+    library('lightship.mjs', 'lightship'),
+    library('fastify.mjs', 'fastify', 'close-with-grace'),
+    findGo(),
+    findFastApi(),
+  ];
+}
+
+function findGo(): Peer {
+  const name = 'Go net/http';
+  const version = spawnSync('go', ['version'], { encoding: 'utf8' });
+  if (version.status !== 0) return { name, version: 'skipped: no `go` on the PATH' };
+  const program = join(scratch, 'go-http');
+  const built = spawnSync('go', ['build', '-o', program, join(PEERS, 'go-http.go')], { encoding: 'utf8' });
+  if (built.status !== 0) return { name, version: 'skipped: `go build` failed' };
+  return { name, version: version.stdout.replace('go version ', '').trim(), command: `"${program}"` };
+}
+
+function findFastApi(): Peer {
+  const name = 'uvicorn + FastAPI';
+  const script =
+    'import uvicorn, fastapi; print(f"uvicorn {uvicorn.__version__}, FastAPI {fastapi.__version__}")';
+  const version = spawnSync('python3', ['-c', script], { encoding: 'utf8' });
+  if (version.status !== 0) return { name, version: 'skipped: `python3` has no uvicorn and FastAPI' };
+  return { name, version: version.stdout.trim(), command: `python3 "${join(PEERS, 'fastapi_app.py')}"` };
+}
+
+function versionIn(file: string): string {
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
+
+async function judge(peer: Peer): Promise<Judged> {
+  const { name, command } = peer;
+  if (command === undefined) return { ...peer, verdicts: [] };
+  try {
+    await checkRoutes(command);
+  } catch (error) {
+    if (error instanceof CannotRun)
+      return { ...peer, version: `could not be run: ${error.message}`, verdicts: [] };
+    throw error;
+  }
+  const verdicts = await playAll({
+    command,
+    scenarios: SCENARIOS,
+    runs: 1,
+    jobs: Number(values.jobs),
+    onVerdict: ({ name: scenario, pass }, done) =>
+      process.stderr.write(`${name} [${done}/${SCENARIOS.length}] ${pass ? 'pass' : 'FAIL'} ${scenario}\n`),
+  });
+  return { ...peer, verdicts };
+}
+
+function results(judged: readonly Judged[]): string {
+  const played = judged.filter(({ verdicts }) => verdicts.length > 0);
+  const promises = [...new Set(SCENARIOS.map(({ promise }) => promise))];
+  const summary = table(
+    ['', ...promises, 'all'],
+    played.map(({ name, verdicts }) => [
+      name,
+      ...promises.map((promise) => count(verdicts.filter((verdict) => verdict.promise === promise))),
+      count(verdicts),
+    ]),
+  );
+  const matrix = table(
+    ['', ...played.map((_, index) => String.fromCharCode(65 + index))],
+    SCENARIOS.map((scenario: Scenario, row) => [
+      scenario.name,
+      ...played.map(({ verdicts }) => (verdicts[row]?.pass ? 'yes' : '**no**')),
+    ]),
+  );
+  return [
+    '# What servers do when they are told to stop',
+    `Written by \`npm run peers\` on ${new Date().toISOString().slice(0, 10)}: ${SCENARIOS.length} scenarios, each once, against each server, used as its own\n` +
+      'documentation advises. `conformance/README.md` says what the promises mean and how to judge a server of your own;\n' +
+      '`npm run conformance -- --list` has the ideal of each scenario. A library that closes connections instead of refusing\n' +
+      'with a 503 does what it was made to do: under *lock* it fails, and *instant* and *load* show what that costs.',
+    `Machine: ${availableParallelism()} cores, ${type()} ${release().split('-')[0]}, Node ${process.version}, load average ${loadBefore.toFixed(1)} at the start.`,
+    summary,
+    '## Versions',
+    judged.map(({ name, version }) => `- ${name}: ${version}`).join('\n'),
+    '## Each scenario',
+    played.map(({ name }, index) => `${String.fromCharCode(65 + index)}: ${name}`).join(', '),
+    matrix,
+    '## What the failures looked like',
+    ...played.map(failures),
+    '',
+  ].join('\n\n');
+}
+
+function failures({ name, verdicts }: Judged): string {
+  const failed = verdicts.filter(({ pass }) => !pass);
+  if (failed.length === 0) return `### ${name}\n\nNone.`;
+  const lines = failed.map(({ name: scenario, outcome }) => `- ${scenario}: ${outcome}`);
+  return `### ${name}\n\n${lines.join('\n')}`;
+}
+
+function count(verdicts: readonly Verdict[]): string {
+  return `${verdicts.filter(({ pass }) => pass).length}/${verdicts.length}`;
+}

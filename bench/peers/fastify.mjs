@@ -1,0 +1,40 @@
+// Fastify's own routes and close(), called by close-with-grace as both advise.
+import { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import closeWithGrace from 'close-with-grace';
+import Fastify from 'fastify';
+import { handle, startDelay } from '../conformance/routes.mjs';
+
+const app = Fastify();
+app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+app.get('/', () => 'hello\n');
+app.get('/slow', async ({ query }) => {
+  await delay(Number(query.ms));
+  return 'slow\n';
+});
+app.get('/stream', ({ query }, reply) => reply.send(Readable.from(stream(Number(query.ms)))));
+app.get('/large', (_request, reply) => reply.send(Buffer.alloc(20 * 1024 * 1024, 'x')));
+app.post('/upload', async ({ body }) => {
+  let bytes = 0;
+  for await (const chunk of body) bytes += chunk.length;
+  return `${bytes}\n`;
+});
+for (const path of ['/block', '/hang']) {
+  app.get(path, (request, reply) => {
+    reply.hijack();
+    handle(request.raw, reply.raw);
+  });
+}
+
+async function* stream(ms) {
+  yield Buffer.from('first\n');
+  await delay(ms);
+  yield Buffer.from('last\n');
+}
+
+closeWithGrace({ delay: Number(process.env.SHUTDOWN_TIMEOUT) * 1000 }, async ({ err }) => {
+  if (err) console.error(err.message);
+  await app.close();
+});
+await startDelay();
+await app.listen({ port: Number(process.env.PORT) });
