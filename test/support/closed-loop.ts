@@ -1,4 +1,5 @@
 import { Agent, type IncomingMessage, request } from 'node:http';
+import { hasCode } from '../../src/error.ts';
 
 /** How long an answer may take before it counts as lost. */
 const PATIENCE_MS = 20_000;
@@ -6,6 +7,8 @@ const PATIENCE_MS = 20_000;
 /** What became of the requests of all clients. */
 export interface Ledger {
   readonly served: { GET: number; POST: number };
+  /** Sent again because they were refused with `fail_safe: true`, or had crossed with the end of a kept connection. */
+  resent: number;
   /** What a client must not see: any other status, a reset, a refused connection, a wrong body. */
   readonly errors: string[];
 }
@@ -15,15 +18,28 @@ export interface Ledger {
  * on connections that are kept, half on a new one for each request.
  */
 export class ClosedLoop {
-  readonly ledger: Ledger = { served: { GET: 0, POST: 0 }, errors: [] };
+  readonly ledger: Ledger = { served: { GET: 0, POST: 0 }, resent: 0, errors: [] };
   readonly #over: Promise<unknown>;
+  readonly #resend: boolean;
   #going = true;
   readonly #waiting = new Set<() => void>();
 
-  constructor(port: number, clients: number) {
+  /**
+   * @param options.resend whether the clients know what a 503 with `fail_safe: true` means, and send again
+   * @param options.connections `kept` or `fresh`: the same for all
+   */
+  constructor(
+    port: number,
+    clients: number,
+    options: { resend?: boolean; connections?: 'kept' | 'fresh' } = {},
+  ) {
+    this.#resend = options.resend ?? false;
     const kept = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
     const fresh = new Agent({ keepAlive: false, maxSockets: Number.POSITIVE_INFINITY });
-    const loops = Array.from({ length: clients }, (_, index) => this.#loop(port, index % 2 ? kept : fresh));
+    const agents = { kept: [kept], fresh: [fresh], both: [kept, fresh] }[options.connections ?? 'both'];
+    const loops = Array.from({ length: clients }, (_, index) =>
+      this.#loop(port, agents[index % agents.length] as Agent),
+    );
     this.#over = Promise.all(loops).then(() => kept.destroy());
   }
 
@@ -47,7 +63,8 @@ export class ClosedLoop {
     for (let turn = 0; this.#going; turn += 1) {
       const method = turn % 2 === 0 ? 'GET' : 'POST';
       try {
-        const { status, body } = await ask(port, agent, method, method === 'GET' ? '/' : '/json');
+        const path = method === 'GET' ? '/' : '/json';
+        const { status, body } = await this.#ask(port, agent, method, path);
         if (status === 200) this.ledger.served[method] += 1;
         else this.ledger.errors.push(`${method} ${status} ${body}`);
       } catch (error) {
@@ -57,20 +74,41 @@ export class ClosedLoop {
       this.#waiting.clear();
     }
   }
+
+  async #ask(port: number, agent: Agent, method: string, path: string): Promise<Answer> {
+    for (;;) {
+      try {
+        const answer = await ask(port, agent, method, path);
+        if (!this.#resend || answer.status !== 503 || JSON.parse(answer.body).fail_safe !== true)
+          return answer;
+      } catch (error) {
+        // Whether that was right for a POST, the audit log tells: the test counts what was done.
+        if (!this.#resend || !(error instanceof Crossed)) throw error;
+      }
+      this.ledger.resent += 1;
+    }
+  }
 }
 
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** A connection that was kept has ended before a byte of the answer: the request crossed with its close. */
+class Crossed extends Error {}
+
 /** One request through an agent, with its whole answer. @throws when there is none */
-export function ask(
-  port: number,
-  agent: Agent | false,
-  method: string,
-  path: string,
-): Promise<{ status: number; body: string }> {
+export function ask(port: number, agent: Agent | false, method: string, path: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const headers = method === 'POST' ? { 'Content-Type': 'application/json' } : {};
     const asked = request({ host: '127.0.0.1', port, path, method, agent, headers });
     asked.setTimeout(PATIENCE_MS, () => asked.destroy(new Error('no answer in time')));
-    asked.on('error', reject);
+    asked.on('error', (error) => {
+      reject(
+        asked.reusedSocket && hasCode(error, 'ECONNRESET', 'EPIPE') ? new Crossed(error.message) : error,
+      );
+    });
     asked.on('response', (response: IncomingMessage) => {
       let body = '';
       response.on('data', (chunk) => {

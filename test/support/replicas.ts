@@ -131,7 +131,7 @@ async function startNginx(t: Test, replicas: readonly [Replica, Replica]): Promi
   return port;
 }
 
-async function listening(t: Test, proxy: ChildProcess, port: number): Promise<void> {
+export async function listening(t: Test, proxy: ChildProcess, port: number): Promise<void> {
   let said = '';
   proxy.stderr?.on('data', (chunk) => {
     said += chunk;
