@@ -90,6 +90,7 @@ t.test('a stop leaves its report, which the next start shows', async (t) => {
   t.equal(metric(text, 'last_shutdown_cut_requests'), 1);
   t.equal(metric(text, 'last_shutdown_rejected_requests'), 1);
   t.equal(metric(text, 'last_shutdown_exit_code'), 1);
+  t.match(text, /^master_agent_last_shutdown_info\{reason="the test"\} 1$/m);
   t.notOk(
     second.lines.some(({ msg }) => msg.includes('ended without a shutdown')),
     'nothing to complain of',

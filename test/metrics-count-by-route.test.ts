@@ -185,12 +185,14 @@ t.test('what is in flight, connections and state are as they are at the scrape',
   t.equal(value('state', { state: 'stopping' }), 0);
 
   const before = Date.now() / 1000;
-  const stopped = service.service.stop();
+  t.equal(value('shutdown_info'), undefined);
+  const stopped = service.service.stop('a drill');
   t.equal((await idle.get('/orders/1').response()).status, 503);
   const during = await scrape(service);
   t.equal(during.value('state', { state: 'running' }), 0);
   t.equal(during.value('state', { state: 'stopping' }), 1);
   t.equal(during.value('shutdown_in_progress'), 1);
+  t.equal(during.value('shutdown_info', { reason: 'a drill' }), 1);
   const deadline = during.value('shutdown_deadline_timestamp_seconds') ?? 0;
   t.ok(deadline > before + 29 && deadline < before + 35, `the deadline is at ${deadline - before} s`);
   t.equal(during.value('requests_refused_total', { reason: 'stopping' }), 1);

@@ -156,6 +156,13 @@ function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): 
   }
   gauge('shutdown_in_progress', 'Whether a stop was ordered: 1 or 0.', shutdown === null ? 0 : 1);
   if (shutdown !== null) {
+    labelled(
+      Gauge,
+      'shutdown_info',
+      'What has ordered the stop under way.',
+      ['reason'],
+      [[{ reason: shutdown.reason }, 1]],
+    );
     gauge(
       'shutdown_started_timestamp_seconds',
       'When the stop under way was ordered.',
@@ -174,6 +181,13 @@ function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): 
       last.unclean ? 1 : 0,
     );
     if (!last.unclean) {
+      labelled(
+        Gauge,
+        'last_shutdown_info',
+        'What had ordered the last stop.',
+        ['reason'],
+        [[{ reason: last.reason }, 1]],
+      );
       gauge(
         'last_shutdown_timestamp_seconds',
         'When the last stop was over.',
