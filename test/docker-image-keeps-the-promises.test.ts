@@ -1,11 +1,11 @@
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import t from 'tap';
 import { compose } from './support/compose.ts';
 import { DockerBox } from './support/docker-box.ts';
 import { RawClient } from './support/raw-client.ts';
 import { freePort } from './support/replicas.ts';
+import { tempDir } from './support/service-process.ts';
 
 const BASE = 'node:22-bookworm-slim';
 const IMAGE = 'master-agent';
@@ -105,7 +105,7 @@ t.test(
   'after an emergency shutdown it stays down, also in a new container on the same volume',
   { skip },
   async (t) => {
-    const secrets = mkdtempSync(join(tmpdir(), 'master-agent-'));
+    const secrets = tempDir(t);
     chmodSync(secrets, 0o755);
     writeFileSync(join(secrets, 'admin-token'), ADMIN_TOKEN, { mode: 0o644 });
     const kept = ['--volume', 'state:/var/lib/master-agent', '--volume', `${secrets}:/run/secrets:ro`];
