@@ -3,6 +3,7 @@ import pino from 'pino';
 import t, { type Test } from 'tap';
 import { parseConfig } from '../src/config.ts';
 import { checkStopBudget } from '../src/lifecycle/stop-budget.ts';
+import { compose } from './support/compose.ts';
 import { type Deployment, manifest, podSettings } from './support/manifests.ts';
 
 /** The platform kills when it is over, so it ends a little later than the service can take. */
@@ -46,4 +47,9 @@ t.test('systemd', async (t) => {
 t.test('one that does not add up is found', async (t) => {
   t.match(complaints({ ...podSettings(), SHUTDOWN_TIMEOUT: '36' }), 'a stop can take 41s');
   t.match(complaints({ ...podSettings(), SHUTDOWN_DELAY: '6' }), 'a stop can take 41s');
+});
+
+t.test('Docker', async (t) => {
+  const { service } = compose();
+  assertFits(t, service.stopSeconds, service.environment);
 });

@@ -1,0 +1,89 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+
+const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
+const SCRIPT = fileURLToPath(new URL('./docker-box.sh', import.meta.url));
+/** The exit code with which the script says that no daemon can run here. */
+const CANNOT = 77;
+/** All of a file's tests, on a slow machine. */
+const FILE_MS = 180_000;
+
+export interface Output {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A Docker daemon of its own, which lives as long as the test that has started it. */
+export class DockerBox {
+  /** Why there is none; false when it runs. To be given to each test as its `skip`. */
+  readonly skip: string | false;
+  readonly #host: string;
+
+  private constructor(skip: string | false, host: string) {
+    this.skip = skip;
+    this.#host = host;
+  }
+
+  /** @param image the name under which a stand-in for a base image is to be found */
+  static async start(t: Test, image: string): Promise<DockerBox> {
+    t.setTimeout(FILE_MS);
+    const script = spawn(SCRIPT, [ROOT, image], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const exited = once(script, 'exit');
+    t.teardown(async () => {
+      script.stdin.end();
+      await exited;
+    });
+    const [said] = await once(createInterface({ input: script.stdout }), 'line');
+    if (said.startsWith('unix:')) return new DockerBox(false, said);
+    const [code] = await exited;
+    if (code !== CANNOT) throw new Error(`docker-box.sh ended with ${code}: ${said}`);
+    console.error(`No Docker daemon can be started here: ${said}`);
+    return new DockerBox(said, '');
+  }
+
+  async run(...args: string[]): Promise<Output> {
+    const child = spawn('docker', args, {
+      cwd: ROOT,
+      env: { ...process.env, DOCKER_HOST: this.#host, DOCKER_BUILDKIT: '0' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const [stdout, stderr, [code]] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'close'),
+    ]);
+    return { code, stdout, stderr };
+  }
+
+  /** @returns its standard output. @throws when it fails */
+  async ok(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.run(...args);
+    if (code !== 0) throw new Error(`docker ${args.join(' ')} ended with ${code}:\n${stdout}${stderr}`);
+    return stdout.trim();
+  }
+
+  async inspect<T>(format: string, name: string): Promise<T> {
+    return JSON.parse(await this.ok('inspect', '--format', `{{json ${format}}}`, name));
+  }
+
+  /** Follows a container's log until a line has this text. @throws when it ends before */
+  async line(container: string, wanted: string): Promise<string> {
+    const child = spawn('docker', ['logs', '--follow', container], {
+      env: { ...process.env, DOCKER_HOST: this.#host },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    try {
+      for await (const line of createInterface({ input: child.stdout }))
+        if (line.includes(wanted)) return line;
+    } finally {
+      child.kill();
+    }
+    throw new Error(`${container} ended without "${wanted}"`);
+  }
+}
