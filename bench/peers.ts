@@ -129,8 +129,10 @@ async function judge(peer: Peer): Promise<Judged> {
     scenarios: SCENARIOS,
     runs: 1,
     jobs: Number(values.jobs),
-    onVerdict: ({ name: scenario, pass }, done) =>
-      process.stderr.write(`${name} [${done}/${SCENARIOS.length}] ${pass ? 'pass' : 'FAIL'} ${scenario}\n`),
+    onVerdict: ({ name: scenario, pass, outcome }, done) =>
+      process.stderr.write(
+        `${name} [${done}/${SCENARIOS.length}] ${pass ? 'pass' : 'FAIL'} ${scenario}: ${outcome}\n`,
+      ),
   });
   return { ...peer, verdicts };
 }

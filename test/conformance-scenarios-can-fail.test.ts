@@ -21,8 +21,9 @@ function naive({ promise, name }: Scenario): string {
   return `"${process.execPath}" "${join(SUITE, 'naive.mjs')}" ${habit}`;
 }
 
-// Two at a time: most of a scenario is waiting.
-t.jobs = 2;
+// Each starts two servers. A few at a time, for most of a scenario is waiting.
+t.jobs = 3;
+t.setTimeout(600_000);
 
 t.test('names are unique, and each has an ideal', async (t) => {
   t.equal(new Set(SCENARIOS.map(({ name }) => name)).size, SCENARIOS.length);

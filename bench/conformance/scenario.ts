@@ -67,6 +67,11 @@ export function isAnswered(outcome: Outcome): boolean {
   return outcome.status === 200 || outcome.status === 503;
 }
 
+/** Whether this request is accounted for: answered, or never sent, because the connection was over before. */
+export function isAccountedFor(outcome: Outcome): boolean {
+  return outcome.status === undefined ? !outcome.sent : isAnswered(outcome);
+}
+
 /** `exit 0 after 25 ms` */
 export function sayExit(exit: Exit | undefined, sinceMs: number): string {
   if (exit === undefined) return 'still running';

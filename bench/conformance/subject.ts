@@ -33,7 +33,7 @@ const LAST_PORT = 32_000;
 
 const running = new Set<Subject>();
 process.on('exit', () => {
-  for (const subject of running) subject.kill();
+  for (const subject of running) subject.abandon();
 });
 
 /** The server under test: a process of its own, in a process group of its own, on a port of 127.0.0.1. */
@@ -207,6 +207,12 @@ export class Subject {
     for (const wire of this.#wires) wire.destroy();
     this.kill();
     await this.exited;
+    rmSync(this.#scratch, { recursive: true, force: true });
+  }
+
+  /** The same where nothing can be waited for any more. */
+  abandon(): void {
+    this.kill();
     rmSync(this.#scratch, { recursive: true, force: true });
   }
 

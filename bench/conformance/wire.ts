@@ -14,6 +14,8 @@ export interface Answer {
 export interface Loss {
   readonly status: undefined;
   readonly lost: string;
+  /** False when the connection was over, or never came about, before the request was written: the client knows. */
+  readonly sent: boolean;
 }
 
 export type Outcome = Answer | Loss;
@@ -38,6 +40,8 @@ export class Wire {
   #end: string | undefined;
   #connected = false;
   #closed = false;
+  /** Whether something was written when the connection was over. */
+  #tooLate = false;
   readonly #waiting = new Set<() => void>();
 
   /** Begins to connect; what is written before it is connected goes out as soon as it is. */
@@ -76,6 +80,7 @@ export class Wire {
   }
 
   write(bytes: string | Buffer): this {
+    if (this.#end !== undefined) this.#tooLate = true;
     if (this.socket.writable) this.socket.write(bytes);
     return this;
   }
@@ -132,13 +137,16 @@ export class Wire {
     const inside =
       this.#length === 0 ? 'without an answer' : `in the middle of a ${status ?? 'malformed answer'}`;
     const after = interim.length > 0 ? `, after ${interim.join(', ')}` : '';
+    const lost = (words: string, sent = true): Loss => ({ status: undefined, lost: words + after, sent });
     if (this.#end === undefined) {
-      const lost =
-        this.#length === 0 ? `no answer within ${ms / 1000} s` : `still ${inside} after ${ms / 1000} s`;
-      return { status: undefined, lost: lost + after };
+      const seconds = ms / 1000;
+      return lost(
+        this.#length === 0 ? `no answer within ${seconds} s` : `still ${inside} after ${seconds} s`,
+      );
     }
     const how = WORDS[this.#end] ?? this.#end;
-    return { status: undefined, lost: this.#connected ? `${how} ${inside}${after}` : how };
+    if (!this.#connected) return lost(how, false);
+    return this.#tooLate ? lost(`${how} before it asked`, false) : lost(`${how} ${inside}`);
   }
 
   #append(chunk: Buffer): void {

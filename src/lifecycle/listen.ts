@@ -1,6 +1,7 @@
 import { once } from 'node:events';
-import { type AddressInfo, createServer, Server as NetServer, type Server } from 'node:net';
+import { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
 import { hasCode, messageOf } from '../error.ts';
+import { within } from './deadline.ts';
 import { ExitCode, StartError } from './exit-code.ts';
 
 /** The settings an address comes from, for the message when it cannot be had. */
@@ -11,6 +12,9 @@ export interface AddressSettings {
 
 export const DOOR: AddressSettings = { host: 'HOST', port: 'PORT' };
 export const OPERATOR_DOOR: AddressSettings = { host: 'OPS_HOST', port: 'OPS_PORT' };
+
+/** How long a connection to an address of this machine may take. */
+const PROBE_MS = 1_000;
 
 /** The first descriptor that a service manager hands over (sd_listen_fds(3)). */
 const FIRST_HANDED_FD = 3;
@@ -52,15 +56,37 @@ export async function listen(
 }
 
 /**
- * Finds out whether an address can be had, before anything is opened that would have to be closed again.
+ * Finds out whether an address can be had, before anything is opened that would have to be closed again. It does not
+ * listen there: whoever connected in that moment, as clients do all the time during a restart, would be reset.
  * @throws StartError as `listen` does
  */
 export async function probe(host: string, port: number, names: AddressSettings): Promise<void> {
   const server = createServer();
-  await listen(server, host, port, names);
+  const listening = once(server, 'listening');
+  try {
+    // On a port that nobody knows.
+    server.listen({ host, port: 0 });
+    await listening;
+  } catch (error) {
+    throw new StartError(unlistenable(error, host, port, names), ExitCode.Config, { cause: error });
+  }
   const closed = once(server, 'close');
   server.close();
   await closed;
+  if (port !== 0 && (await isListening(host, port)))
+    throw new StartError(taken(host, port, names), ExitCode.Config);
+}
+
+async function isListening(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port });
+  try {
+    // A socket that the kernel has given this very port is connected to itself.
+    return (await within(PROBE_MS, once(socket, 'connect'))) && socket.localPort !== port;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 export function addressOf(server: Server): AddressInfo | null {
@@ -77,12 +103,16 @@ export function urlOf(server: Server): string {
 
 function unlistenable(error: unknown, host: string, port: number, names: AddressSettings): string {
   const got = `got ${host}:${port}`;
-  if (hasCode(error, 'EADDRINUSE')) return `${names.port}: want a free port, ${got}, which is taken`;
+  if (hasCode(error, 'EADDRINUSE')) return taken(host, port, names);
   if (hasCode(error, 'EACCES')) return `${names.port}: want a port this user may listen on, ${got}`;
   if (hasCode(error, 'EADDRNOTAVAIL', 'ENOTFOUND', 'EAI_AGAIN', 'EINVAL', 'EAFNOSUPPORT')) {
     return `${names.host}: want an address of this machine, ${got} (${error.code})`;
   }
   return `${names.host}, ${names.port}: cannot listen on ${host}:${port}: ${messageOf(error)}`;
+}
+
+function taken(host: string, port: number, names: AddressSettings): string {
+  return `${names.port}: want a free port, got ${host}:${port}, which is taken`;
 }
 
 /** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */

@@ -223,6 +223,6 @@ export const lockScenarios: readonly Scenario[] = [
 /** A 100 before the answer is as wrong as another answer: the client would send its body. */
 function noInterim(outcome: Outcome): Outcome {
   return outcome.status !== undefined && outcome.interim.length > 0
-    ? { status: undefined, lost: say(outcome) }
+    ? { status: undefined, lost: say(outcome), sent: true }
     : outcome;
 }
