@@ -1,7 +1,7 @@
 /**
  * The conformance suite against our own service and against what else there is, each server used as its documentation
  * advises (`peers/`). Writes RESULTS.md. The libraries are installed into `peers/node_modules` on demand; Go and FastAPI are
- * judged where they are on the PATH.
+ * judged where they are on the PATH. `--servers ID,ID` judges these anew and keeps the rest of the last results.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -18,9 +18,13 @@ import { table } from './figures.ts';
 const BENCH = fileURLToPath(new URL('.', import.meta.url));
 const PEERS = join(BENCH, 'peers');
 const RESULTS = join(BENCH, 'RESULTS.md');
+/** What RESULTS.md is made of, so that one server can be judged anew. */
+const VERDICTS = join(PEERS, 'verdicts.json');
 
 /** A server to judge, or why it cannot be. */
 interface Peer {
+  /** For --servers. */
+  readonly id: string;
   readonly name: string;
   readonly version: string;
   readonly command?: string;
@@ -44,13 +48,29 @@ process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 
 install();
 const loadBefore = loadavg()[0] ?? 0;
-const wanted = values.servers?.split(',');
-const peers = findPeers().filter(({ name }) => wanted?.includes(name) ?? true);
+const peers = findPeers();
+const wanted = values.servers?.split(',') ?? peers.map(({ id }) => id);
+const unknown = wanted.find((id) => !peers.some((peer) => peer.id === id));
+if (unknown !== undefined) {
+  process.stderr.write(
+    `peers: --servers: want some of ${peers.map(({ id }) => id).join(',')}, got "${unknown}"\n`,
+  );
+  process.exit(2);
+}
+const before: readonly Judged[] =
+  values.servers === undefined ? [] : (JSON.parse(readFileSync(VERDICTS, 'utf8')) as Judged[]);
 const judged: Judged[] = [];
-for (const peer of peers) judged.push(await judge(peer));
-const text = results(judged);
-if (wanted === undefined) writeFileSync(RESULTS, text);
-else process.stdout.write(text);
+for (const peer of peers) {
+  const kept = wanted.includes(peer.id) ? undefined : before.find(({ id }) => id === peer.id);
+  judged.push(kept ?? (await judge(peer)));
+}
+writeFileSync(VERDICTS, `${JSON.stringify(judged.map(withoutCommand), undefined, 2)}\n`);
+writeFileSync(RESULTS, results(judged));
+
+/** The command names places on this machine. */
+function withoutCommand({ id, name, version, verdicts }: Judged): Judged {
+  return { id, name, version, verdicts };
+}
 
 /** Installs the libraries, unless what is there is what the lock file says. */
 function install(): void {
@@ -64,11 +84,13 @@ function findPeers(): Peer[] {
   const app = join(BENCH, 'conformance/app.mjs');
   const settings = 'HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH';
   const ours = (workers: number): Peer => ({
+    id: workers === 0 ? 'ours' : 'ours-with-workers',
     name: `master-agent, WORKERS=${workers}`,
     version: `master-agent ${versionIn(join(BENCH, '../package.json'))}`,
     command: `${settings} WORKERS=${workers} node "${join(BENCH, '../dist/main.js')}" "${app}"`,
   });
   const library = (file: string, ...names: readonly string[]): Peer => ({
+    id: file.replace('.mjs', ''),
     name: names.join(' + ') || 'node:http, server.close',
     version:
       names
@@ -92,22 +114,22 @@ function findPeers(): Peer[] {
 }
 
 function findGo(): Peer {
-  const name = 'Go net/http';
+  const [id, name] = ['go', 'Go net/http'];
   const version = spawnSync('go', ['version'], { encoding: 'utf8' });
-  if (version.status !== 0) return { name, version: 'skipped: no `go` on the PATH' };
+  if (version.status !== 0) return { id, name, version: 'skipped: no `go` on the PATH' };
   const program = join(scratch, 'go-http');
   const built = spawnSync('go', ['build', '-o', program, join(PEERS, 'go-http.go')], { encoding: 'utf8' });
-  if (built.status !== 0) return { name, version: 'skipped: `go build` failed' };
-  return { name, version: version.stdout.replace('go version ', '').trim(), command: `"${program}"` };
+  if (built.status !== 0) return { id, name, version: 'skipped: `go build` failed' };
+  return { id, name, version: version.stdout.replace('go version ', '').trim(), command: `"${program}"` };
 }
 
 function findFastApi(): Peer {
-  const name = 'uvicorn + FastAPI';
+  const [id, name] = ['fastapi', 'uvicorn + FastAPI'];
   const script =
     'import uvicorn, fastapi; print(f"uvicorn {uvicorn.__version__}, FastAPI {fastapi.__version__}")';
   const version = spawnSync('python3', ['-c', script], { encoding: 'utf8' });
-  if (version.status !== 0) return { name, version: 'skipped: `python3` has no uvicorn and FastAPI' };
-  return { name, version: version.stdout.trim(), command: `python3 "${join(PEERS, 'fastapi_app.py')}"` };
+  if (version.status !== 0) return { id, name, version: 'skipped: `python3` has no uvicorn and FastAPI' };
+  return { id, name, version: version.stdout.trim(), command: `python3 "${join(PEERS, 'fastapi_app.py')}"` };
 }
 
 function versionIn(file: string): string {

@@ -46,7 +46,8 @@ export class Wire {
 
   /** Begins to connect; what is written before it is connected goes out as soon as it is. */
   constructor(port: number) {
-    this.socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+    // Ends its side when the server has ended its own, as clients do.
+    this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
     this.socket.on('connect', () => {
       this.#connected = true;
       this.#wake();
