@@ -22,7 +22,7 @@ function naive({ promise, name }: Scenario): string {
 }
 
 // Each starts two servers. A few at a time, for most of a scenario is waiting.
-t.jobs = 3;
+t.jobs = 2;
 t.setTimeout(600_000);
 
 t.test('names are unique, and each has an ideal', async (t) => {
