@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { within } from '../lifecycle/deadline.ts';
+import { afterReading, within } from '../lifecycle/deadline.ts';
 import type { ExitCode } from '../lifecycle/exit-code.ts';
 import type { CutRequest, ShutdownReport } from '../lifecycle/shutdown-record.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
@@ -73,10 +73,11 @@ export class WorkerHandle {
       if (child.pid === undefined) this.#end(`the worker could not be started: ${error.message}`);
     });
     child.once('exit', () => {
-      // What it said last may not be read yet: the exit and the channel are two sources of events.
-      void within(LAST_WORDS_MS, closed).then(() =>
-        this.#end(`the worker ended ${this.end} before it was ready`),
-      );
+      // What it said last may not be read yet: the exit and the channel are two sources of events. When the time is
+      // over all the same the loop reads once more, for a process that stood still has its timers fire first.
+      void within(LAST_WORDS_MS, closed)
+        .then((all) => all || afterReading(0))
+        .then(() => this.#end(`the worker ended ${this.end} before it was ready`));
     });
     this.#listenToRecorder();
   }

@@ -219,8 +219,8 @@ export class SystemdBox {
 
   #followJournal(t: Test): void {
     const follower = this.spawn('journalctl', '--follow', '--lines=all', '--output=json', `--unit=${UNIT}`);
-    t.teardown(() => {
-      if (!t.passing()) console.error(this.tail());
+    t.teardown(async () => {
+      if (!t.passing()) console.error(await this.sh(`journalctl --unit=${UNIT} --lines=60 --no-pager`));
       follower.child.kill();
     });
     if (follower.child.stdout === null) return;
