@@ -74,9 +74,9 @@ export class WorkerHandle {
     });
     child.once('exit', () => {
       // What it said last may not be read yet: the exit and the channel are two sources of events. When the time is
-      // over all the same the loop reads once more, for a process that stood still has its timers fire first.
+      // over the loop reads once more all the same: in a process that stood still the timers fire first.
       void within(LAST_WORDS_MS, closed)
-        .then((all) => all || afterReading(0))
+        .then(() => afterReading(0))
         .then(() => this.#end(`the worker ended ${this.end} before it was ready`));
     });
     this.#listenToRecorder();
