@@ -10,6 +10,9 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['without-kernel.ts', ['--rounds', '2']],
   ['throughput.ts', ['--rounds', '10']],
   ['shutdown.ts', ['--runs', '3']],
+  ['audit.ts', ['--rounds', '8']],
+  ['reload.ts', ['--rounds', '4']],
+  ['restart.ts', []],
 ];
 
 let failed = false;
