@@ -25,6 +25,8 @@ const restarts = Number(values.restarts);
 const CONNECTIONS = 8;
 /** Requests that a new process has to answer before it is restarted. */
 const WARM_REQUESTS = 200;
+/** How long that may take. */
+const PATIENCE_MS = 30_000;
 
 /** A socket that is bound and not accepted from: what node:cluster makes for its workers. */
 interface Bound {
@@ -103,7 +105,11 @@ async function scene(kept: boolean): Promise<Scene> {
 async function answered(loads: readonly LedgerClient[], more: number): Promise<void> {
   const count = (): number => loads.reduce((sum, { ledger }) => sum + ledger.answers(200).length, 0);
   const target = count() + more;
-  while (count() < target) await new Promise((resolve) => setTimeout(resolve, 20));
+  const untilMs = performance.now() + PATIENCE_MS;
+  while (count() < target) {
+    if (performance.now() > untilMs) throw new Error(`only ${count()} of ${target} requests were answered`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /** Starts the service, as systemd does when it hands a socket over: as descriptor 3, for this very process. */

@@ -2,6 +2,7 @@ import t from 'tap';
 import { type App, sendJson } from '../src/index.ts';
 import { Doors, running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
+import { ServiceProcess } from './support/service-process.ts';
 
 /** In one write, so that both are read before anything is answered. */
 const BOTH = 'GET /hold HTTP/1.1\r\nHost: test\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n';
@@ -95,4 +96,18 @@ t.test('while stopping the answer is that of the stop, whatever the load', async
   doors.open('release');
   t.equal((await busy.response()).status, 200);
   t.match(await stopped, { rejected: 1 });
+});
+
+t.test('the log sums up refusals by their reason, whatever the state is by then', async (t) => {
+  const service = await ServiceProcess.running(t, { env: { MAX_IN_FLIGHT: '1' } });
+  const held = (await RawClient.open(service.port)).get('/hold/a');
+  await service.line('holding a');
+  t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 503);
+  await service.stop();
+  t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 503);
+  service.release('a');
+  t.equal((await held.response()).status, 200);
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.match(service.output, 'WARNING: Refused 1 requests: overloaded');
+  t.match(service.output, 'WARNING: Refused 1 requests: stopping');
 });

@@ -72,7 +72,7 @@ export class Gate {
   #settings: GateSettings;
   #refusals: Record<RefusalReason, Refusal>;
   #holding = false;
-  #unreported = 0;
+  readonly #unreported = new Map<RefusalReason, number>();
   #summary: NodeJS.Timeout | undefined;
 
   constructor(
@@ -157,15 +157,11 @@ export class Gate {
   flushSummary(): void {
     clearTimeout(this.#summary);
     this.#summary = undefined;
-    const count = this.#unreported;
-    this.#unreported = 0;
-    if (count === 0) return;
-    const { state } = this.#lifecycle;
-    this.#log.warn(
-      { refused: count },
-      `Refused ${count} requests: ${state === 'running' ? 'overloaded' : state}`,
-    );
-    this.#summed(count);
+    for (const [reason, count] of this.#unreported) {
+      this.#log.warn({ refused: count }, `Refused ${count} requests: ${reason}`);
+      this.#summed(count);
+    }
+    this.#unreported.clear();
   }
 
   #closedBecause(): RefusalReason | undefined {
@@ -180,7 +176,7 @@ export class Gate {
 
   #count(reason: RefusalReason): void {
     this.#counts[reason] += 1;
-    this.#unreported += 1;
+    this.#unreported.set(reason, (this.#unreported.get(reason) ?? 0) + 1);
     this.#summary ??= setTimeout(() => this.flushSummary(), SUMMARY_MS).unref();
   }
 }

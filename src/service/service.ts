@@ -204,7 +204,8 @@ export class Service {
       if (abandoned()) return;
       // A supervisor has the same patience with its workers, and ends them itself.
       const patienceMs = this.#post === undefined ? config.startTimeoutMs : Number.POSITIVE_INFINITY;
-      if (!(await within(patienceMs, this.#startApp()))) {
+      // A stop that is over has not waited for it either: nothing is left to be patient for.
+      if (!(await within(patienceMs, Promise.race([this.#startApp(), this.stopped])))) {
         const told = `APP: the application had not started after ${seconds(patienceMs)}s (START_TIMEOUT)`;
         throw new StartError(told, ExitCode.Internal);
       }
