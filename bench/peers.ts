@@ -3,8 +3,7 @@
  * advises (`peers/`). Writes RESULTS.md. The libraries are installed into `peers/node_modules` on demand; Go and FastAPI are
  * judged where they are on the PATH. `--servers ID,ID` judges these anew and keeps the rest of the last results.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg, release, tmpdir, type } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,21 +13,13 @@ import { SCENARIOS } from './conformance/scenarios.ts';
 import { CannotRun } from './conformance/subject.ts';
 import { checkRoutes, playAll, type Verdict } from './conformance/suite.ts';
 import { table } from './figures.ts';
+import { findPeers, type Peer } from './peers/find.ts';
 
 const BENCH = fileURLToPath(new URL('.', import.meta.url));
 const PEERS = join(BENCH, 'peers');
 const RESULTS = join(BENCH, 'RESULTS.md');
 /** What RESULTS.md is made of, so that one server can be judged anew. */
 const VERDICTS = join(PEERS, 'verdicts.json');
-
-/** A server to judge, or why it cannot be. */
-interface Peer {
-  /** For --servers. */
-  readonly id: string;
-  readonly name: string;
-  readonly version: string;
-  readonly command?: string;
-}
 
 interface Judged extends Peer {
   readonly verdicts: readonly Verdict[];
@@ -46,9 +37,8 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 const scratch = mkdtempSync(join(tmpdir(), 'peers-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 
-install();
 const loadBefore = loadavg()[0] ?? 0;
-const peers = findPeers();
+const peers = findPeers(scratch);
 const wanted = values.servers?.split(',') ?? peers.map(({ id }) => id);
 const unknown = wanted.find((id) => !peers.some((peer) => peer.id === id));
 if (unknown !== undefined) {
@@ -70,70 +60,6 @@ writeFileSync(RESULTS, results(judged));
 /** The command names places on this machine. */
 function withoutCommand({ id, name, version, verdicts }: Judged): Judged {
   return { id, name, version, verdicts };
-}
-
-/** Installs the libraries, unless what is there is what the lock file says. */
-function install(): void {
-  const installed = statSync(join(PEERS, 'node_modules/.package-lock.json'), { throwIfNoEntry: false });
-  if (installed !== undefined && installed.mtimeMs >= statSync(join(PEERS, 'package-lock.json')).mtimeMs)
-    return;
-  execFileSync('npm', ['ci', '--no-audit', '--no-fund'], { cwd: PEERS, stdio: ['ignore', 2, 2] });
-}
-
-function findPeers(): Peer[] {
-  const app = join(BENCH, 'conformance/app.mjs');
-  const settings = 'HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH';
-  const ours = (workers: number): Peer => ({
-    id: workers === 0 ? 'ours' : 'ours-with-workers',
-    name: `master-agent, WORKERS=${workers}`,
-    version: `master-agent ${versionIn(join(BENCH, '../package.json'))}`,
-    command: `${settings} WORKERS=${workers} node "${join(BENCH, '../dist/main.js')}" "${app}"`,
-  });
-  const library = (file: string, ...names: readonly string[]): Peer => ({
-    id: file.replace('.mjs', ''),
-    name: names.join(' + ') || 'node:http, server.close',
-    version:
-      names
-        .map((name) => `${name} ${versionIn(join(PEERS, 'node_modules', name, 'package.json'))}`)
-        .join(', ') || `Node ${process.version}`,
-    command: `node "${join(PEERS, file)}"`,
-  });
-  return [
-    ours(0),
-    ours(1),
-    library('node-http-close.mjs'),
-    library('stoppable.mjs', 'stoppable'),
-    library('http-terminator.mjs', 'http-terminator'),
-    library('http-graceful-shutdown.mjs', 'http-graceful-shutdown'),
-    library('terminus.mjs', '@godaddy/terminus'),
-    library('lightship.mjs', 'lightship'),
-    library('fastify.mjs', 'fastify', 'close-with-grace'),
-    findGo(),
-    findFastApi(),
-  ];
-}
-
-function findGo(): Peer {
-  const [id, name] = ['go', 'Go net/http'];
-  const version = spawnSync('go', ['version'], { encoding: 'utf8' });
-  if (version.status !== 0) return { id, name, version: 'skipped: no `go` on the PATH' };
-  const program = join(scratch, 'go-http');
-  const built = spawnSync('go', ['build', '-o', program, join(PEERS, 'go-http.go')], { encoding: 'utf8' });
-  if (built.status !== 0) return { id, name, version: 'skipped: `go build` failed' };
-  return { id, name, version: version.stdout.replace('go version ', '').trim(), command: `"${program}"` };
-}
-
-function findFastApi(): Peer {
-  const [id, name] = ['fastapi', 'uvicorn + FastAPI'];
-  const script =
-    'import uvicorn, fastapi; print(f"uvicorn {uvicorn.__version__}, FastAPI {fastapi.__version__}")';
-  const version = spawnSync('python3', ['-c', script], { encoding: 'utf8' });
-  if (version.status !== 0) return { id, name, version: 'skipped: `python3` has no uvicorn and FastAPI' };
-  return { id, name, version: version.stdout.trim(), command: `python3 "${join(PEERS, 'fastapi_app.py')}"` };
-}
-
-function versionIn(file: string): string {
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
 async function judge(peer: Peer): Promise<Judged> {

@@ -73,6 +73,10 @@ export class Subject {
     });
   }
 
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
   /** Starts the command, and does not wait for it to serve. */
   static async spawn(
     command: string,

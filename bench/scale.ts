@@ -1,0 +1,160 @@
+/**
+ * How the cost of a stop grows, ours beside bare node:http with `server.close`, which is what closes idle connections
+ * fastest of all peers. Each measurement has a server of its own; the two take turns.
+ *
+ *   idle       so many kept-alive connections in another process, which is stopped (SIGSTOP) while it counts: the
+ *              time from the signal to the exit is the server's alone. Memory is the resident set, for each connection.
+ *   in flight  so many requests in flight and one client in a closed loop: the time from the signal to the first sign
+ *              that the server has locked, which is a 503 for ours and a closed or refused connection for the other.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { Subject } from './conformance/subject.ts';
+import { machine, median, medianAndSpread, table } from './figures.ts';
+import { findPeers } from './peers/find.ts';
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    idle: { type: 'string', default: '10,100,1000,10000' },
+    'in-flight': { type: 'string', default: '1,10,100,1000' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const rounds = Number(values.rounds);
+
+/** How long a server may take to leave, or to show that it has locked. */
+const GIVE_UP_MS = 20_000;
+/** The requests in flight last longer than what is measured. */
+const SLOW_MS = 3_000;
+const IDLE_CLIENTS = fileURLToPath(new URL('idle-clients.ts', import.meta.url));
+
+interface Idle {
+  readonly exitMs: number;
+  readonly bytesEach: number;
+}
+
+const scratch = mkdtempSync(join(tmpdir(), 'scale-'));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(2));
+
+const load = loadavg()[0] ?? 0;
+const peers = findPeers(scratch);
+const commands = ['ours', 'node-http-close'].map((id) => peers.find((peer) => peer.id === id)?.command ?? '');
+const idle = await each(values.idle, idleConnections);
+const inFlight = await each(values['in-flight'], lockLatency);
+report();
+
+/** What `measure` gives for each count and each of the two servers, round by round. */
+async function each<T>(
+  counts: string,
+  measure: (command: string, count: number) => Promise<T>,
+): Promise<{ count: number; ours: T[]; bare: T[] }[]> {
+  const rows = [];
+  for (const count of counts.split(',').map(Number)) {
+    const figures: [ours: T[], bare: T[]] = [[], []];
+    for (let round = 0; round < rounds; round += 1) {
+      for (const index of round % 2 === 0 ? [0, 1] : [1, 0]) {
+        figures[index]?.push(await measure(commands[index] ?? '', count));
+      }
+    }
+    rows.push({ count, ours: figures[0], bare: figures[1] });
+  }
+  return rows;
+}
+
+async function idleConnections(command: string, count: number): Promise<Idle> {
+  const subject = await Subject.serving(command);
+  let clients: ChildProcess | undefined;
+  try {
+    const before = residentBytes(subject.pid);
+    clients = spawn(
+      process.execPath,
+      [...process.execArgv, IDLE_CLIENTS, String(subject.port), String(count)],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    await once(clients.stdout as Readable, 'data');
+    const bytesEach = (residentBytes(subject.pid) - before) / count;
+    clients.kill('SIGSTOP');
+    subject.signal('SIGTERM');
+    const exit = await subject.exit(GIVE_UP_MS);
+    return { exitMs: (exit?.atMs ?? Number.NaN) - subject.signalledMs, bytesEach };
+  } finally {
+    clients?.kill('SIGKILL');
+    await subject.dispose();
+  }
+}
+
+function residentBytes(pid: number): number {
+  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
+  return Number(kilobytes) * 1024;
+}
+
+async function lockLatency(command: string, count: number): Promise<number> {
+  const subject = await Subject.serving(command);
+  try {
+    const slow = await subject.openMany(count);
+    for (const wire of slow) wire.get(`/slow?ms=${SLOW_MS}`);
+    // An idle connection, which servers close that refuse by closing.
+    const [bystander] = await subject.idle(1);
+    await subject.settled();
+    const closed = once(bystander?.socket ?? process, 'end').then(() => performance.now());
+    const signAt = Promise.race([closed, firstRefusal(subject), delay(SLOW_MS, Number.NaN)]);
+    await delay(50);
+    subject.signal('SIGTERM');
+    return (await signAt) - subject.signalledMs;
+  } finally {
+    await subject.dispose();
+  }
+}
+
+/** Asks again and again, until the answer is no 200. @returns when that was */
+async function firstRefusal(subject: Subject): Promise<number> {
+  for (;;) {
+    if ((await subject.ask('/')).status !== 200) return performance.now();
+  }
+}
+
+function report(): void {
+  if (values.json) {
+    console.log(JSON.stringify({ machine: machine(availableParallelism(), load), rounds, idle, inFlight }));
+    return;
+  }
+  const each = (own: readonly Idle[]): number[] => own.map(({ bytesEach }) => bytesEach / 1024);
+  const exits = (own: readonly Idle[]): number[] => own.map(({ exitMs }) => exitMs);
+  console.log(`\n## How the cost of a stop grows: ${rounds} rounds\n`);
+  console.log(`${machine(availableParallelism(), load)} Median (least to most).\n`);
+  console.log(
+    table(
+      ['idle connections', 'exit, ms', 'bare: exit, ms', 'KB each', 'bare: KB each', 'of bare'],
+      idle.map(({ count, ours, bare }) => [
+        String(count),
+        medianAndSpread(exits(ours), 0),
+        medianAndSpread(exits(bare), 0),
+        medianAndSpread(each(ours), 1),
+        medianAndSpread(each(bare), 1),
+        (median(each(ours)) / median(each(bare))).toFixed(2),
+      ]),
+    ),
+  );
+  console.log('');
+  console.log(
+    table(
+      ['requests in flight', 'first 503 after the signal, ms', 'bare: first closed connection, ms'],
+      inFlight.map(({ count, ours, bare }) => [
+        String(count),
+        medianAndSpread(ours, 1),
+        medianAndSpread(bare, 1),
+      ]),
+    ),
+  );
+}
