@@ -17,6 +17,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Subject } from './conformance/subject.ts';
+import type { Wire } from './conformance/wire.ts';
 import { machine, median, medianAndSpread, table } from './figures.ts';
 import { findPeers } from './peers/find.ts';
 
@@ -105,10 +106,11 @@ async function lockLatency(command: string, count: number): Promise<number> {
     const slow = await subject.openMany(count);
     for (const wire of slow) wire.get(`/slow?ms=${SLOW_MS}`);
     // An idle connection, which servers close that refuse by closing.
-    const [bystander] = await subject.idle(1);
+    const [bystander, asker] = await subject.idle(2);
     await subject.settled();
-    const closed = once(bystander?.socket ?? process, 'end').then(() => performance.now());
-    const signAt = Promise.race([closed, firstRefusal(subject), delay(SLOW_MS, Number.NaN)]);
+    if (bystander === undefined || asker === undefined) throw new Error('no connection');
+    const closed = once(bystander.socket, 'end').then(() => performance.now());
+    const signAt = Promise.race([closed, firstRefusal(asker), delay(SLOW_MS, Number.NaN)]);
     await delay(50);
     subject.signal('SIGTERM');
     return (await signAt) - subject.signalledMs;
@@ -118,9 +120,9 @@ async function lockLatency(command: string, count: number): Promise<number> {
 }
 
 /** Asks again and again, until the answer is no 200. @returns when that was */
-async function firstRefusal(subject: Subject): Promise<number> {
+async function firstRefusal(asker: Wire): Promise<number> {
   for (;;) {
-    if ((await subject.ask('/')).status !== 200) return performance.now();
+    if ((await asker.get('/').answer()).status !== 200) return performance.now();
   }
 }
 

@@ -87,6 +87,8 @@ export class Connection {
     this.#noRequestYet();
     // What still comes of a body that nobody has read does not belong to a next request either.
     if (!exchange.request.complete) exchange.request.once('end', () => this.#noRequestYet());
+    // An idle connection holds nothing of what was on it.
+    else if (this.#latest === exchange.request) this.#latest = undefined;
     return true;
   }
 
@@ -116,6 +118,7 @@ export class Connection {
 
   /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
   markLast(): void {
+    if (this.exchanges.length === 0) return;
     const last = this.exchanges.length - 1;
     const behind = this.refused.length + this.#passedOver;
     for (const [index, exchange] of this.exchanges.entries()) {
@@ -200,7 +203,7 @@ export class Connections {
     this.#open.set(socket, connection);
     // node:http calls this after an answer that ends the connection.
     socket.destroySoon = () => connection.close();
-    socket.once('close', () => {
+    socket.on('close', () => {
       this.#open.delete(socket);
       if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
       // Responses queued behind the current one get no `close` event of their own from Node.

@@ -31,7 +31,7 @@ export class Alone {
     this.#log = parts.log;
     this.#notifier = parts.notifier;
     this.#configure = parts.configure;
-    this.#service = new Service(parts.config.app ?? {}, parts.config, parts.log);
+    this.#service = new Service(parts.config.app ?? {}, parts.config, parts.log, 'process');
   }
 
   get stopped(): Promise<ShutdownReport> {
@@ -40,7 +40,7 @@ export class Alone {
 
   async start(): Promise<void> {
     const { stopping } = this.#service;
-    stopping.addEventListener('abort', () => this.#tellProgress());
+    if (this.#notifier.listening) stopping.addEventListener('abort', () => this.#tellProgress());
     await this.#service.start();
     if (this.#service.state !== 'running') return;
     this.#notifier.ready();

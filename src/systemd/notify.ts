@@ -3,6 +3,8 @@ import { messageOf } from '../error.ts';
 
 /** Tells the service manager how the service does (sd_notify(3)). Where there is none, every call does nothing. */
 export interface Notifier {
+  /** Whether there is a service manager that waits for word. */
+  readonly listening: boolean;
   ready(): void;
   reloading(): void;
   stopping(): void;
@@ -17,6 +19,7 @@ export interface Notifier {
 }
 
 const SILENT: Notifier = {
+  listening: false,
   ready: () => undefined,
   reloading: () => undefined,
   stopping: () => undefined,
@@ -44,6 +47,7 @@ export async function createNotifier(env: NodeJS.ProcessEnv = process.env): Prom
   const send = await openSocket(NOTIFY_SOCKET);
   const watched = WATCHDOG_PID === undefined || WATCHDOG_PID === String(process.pid);
   return {
+    listening: true,
     ready: () => send('READY=1'),
     reloading: () => send(`RELOADING=1\nMONOTONIC_USEC=${monotonicMicroseconds()}`),
     stopping: () => send('STOPPING=1'),
