@@ -1,9 +1,10 @@
 /**
- * How the cost of a stop grows, ours beside bare node:http with `server.close`, which is what closes idle connections
- * fastest of all peers. Each measurement has a server of its own; the two take turns.
+ * How the cost of a stop grows, ours beside bare node:http with `server.close`. Each measurement has a server of its
+ * own; they take turns.
  *
  *   idle       so many kept-alive connections in another process, which is stopped (SIGSTOP) while it counts: the
- *              time from the signal to the exit is the server's alone. Memory is the resident set, for each connection.
+ *              time from the signal to the exit is the server's alone. A third server ends at the signal without
+ *              more ado: what that takes is the kernel's. Memory is the resident set, for each connection.
  *   in flight  so many requests in flight and one client in a closed loop: the time from the signal to the first sign
  *              that the server has locked, which is a 503 for ours and a closed or refused connection for the other.
  */
@@ -48,25 +49,30 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 
 const load = loadavg()[0] ?? 0;
 const peers = findPeers(scratch);
-const commands = ['ours', 'node-http-close'].map((id) => peers.find((peer) => peer.id === id)?.command ?? '');
-const idle = await each(values.idle, idleConnections);
-const inFlight = await each(values['in-flight'], lockLatency);
+const [ours = '', bare = ''] = ['ours', 'node-http-close'].map(
+  (id) => peers.find((peer) => peer.id === id)?.command,
+);
+const exitAtOnce = `node "${fileURLToPath(new URL('servers/exit-at-once.mjs', import.meta.url))}"`;
+const idle = await each(values.idle, [ours, bare, exitAtOnce], idleConnections);
+const inFlight = await each(values['in-flight'], [ours, bare], lockLatency);
 report();
 
-/** What `measure` gives for each count and each of the two servers, round by round. */
+/** What `measure` gives for each count and each command, round by round; the commands take turns in being first. */
 async function each<T>(
   counts: string,
+  commands: readonly string[],
   measure: (command: string, count: number) => Promise<T>,
-): Promise<{ count: number; ours: T[]; bare: T[] }[]> {
+): Promise<{ count: number; figures: T[][] }[]> {
   const rows = [];
   for (const count of counts.split(',').map(Number)) {
-    const figures: [ours: T[], bare: T[]] = [[], []];
+    const figures: T[][] = commands.map(() => []);
     for (let round = 0; round < rounds; round += 1) {
-      for (const index of round % 2 === 0 ? [0, 1] : [1, 0]) {
+      for (let turn = 0; turn < commands.length; turn += 1) {
+        const index = (round + turn) % commands.length;
         figures[index]?.push(await measure(commands[index] ?? '', count));
       }
     }
-    rows.push({ count, ours: figures[0], bare: figures[1] });
+    rows.push({ count, figures });
   }
   return rows;
 }
@@ -131,20 +137,31 @@ function report(): void {
     console.log(JSON.stringify({ machine: machine(availableParallelism(), load), rounds, idle, inFlight }));
     return;
   }
-  const each = (own: readonly Idle[]): number[] => own.map(({ bytesEach }) => bytesEach / 1024);
-  const exits = (own: readonly Idle[]): number[] => own.map(({ exitMs }) => exitMs);
+  const kilobytes = (own: readonly Idle[]): number[] => own.map(({ bytesEach }) => bytesEach / 1024);
+  const exits = (own: readonly Idle[]): string =>
+    medianAndSpread(
+      own.map(({ exitMs }) => exitMs),
+      0,
+    );
   console.log(`\n## How the cost of a stop grows: ${rounds} rounds\n`);
   console.log(`${machine(availableParallelism(), load)} Median (least to most).\n`);
   console.log(
     table(
-      ['idle connections', 'exit, ms', 'bare: exit, ms', 'KB each', 'bare: KB each', 'of bare'],
-      idle.map(({ count, ours, bare }) => [
+      [
+        'idle connections',
+        'exit, ms',
+        'bare: exit, ms',
+        'exit at once, ms',
+        'KB each',
+        'bare: KB each',
+        'of bare',
+      ],
+      idle.map(({ count, figures: [ours = [], bare = [], kernel = []] }) => [
         String(count),
-        medianAndSpread(exits(ours), 0),
-        medianAndSpread(exits(bare), 0),
-        medianAndSpread(each(ours), 1),
-        medianAndSpread(each(bare), 1),
-        (median(each(ours)) / median(each(bare))).toFixed(2),
+        ...[exits(ours), exits(bare), exits(kernel)],
+        medianAndSpread(kilobytes(ours), 1),
+        medianAndSpread(kilobytes(bare), 1),
+        (median(kilobytes(ours)) / median(kilobytes(bare))).toFixed(2),
       ]),
     ),
   );
@@ -152,7 +169,7 @@ function report(): void {
   console.log(
     table(
       ['requests in flight', 'first 503 after the signal, ms', 'bare: first closed connection, ms'],
-      inFlight.map(({ count, ours, bare }) => [
+      inFlight.map(({ count, figures: [ours = [], bare = []] }) => [
         String(count),
         medianAndSpread(ours, 1),
         medianAndSpread(bare, 1),

@@ -1,0 +1,36 @@
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { assertRefused } from './support/drain.ts';
+import { RawClient } from './support/raw-client.ts';
+import { ServiceProcess } from './support/service-process.ts';
+
+const APP = fileURLToPath(new URL('fixtures/app-slow-stop.mjs', import.meta.url));
+
+t.test("a request on an idle connection gets the 503 while the application's stop() runs", async (t) => {
+  const service = await ServiceProcess.running(t, { args: [APP] });
+  const idle = await RawClient.open(service.port);
+  const silent = await RawClient.open(service.port);
+  t.equal((await idle.get('/').response()).status, 200);
+  await service.stop();
+  await service.line('stopping the application');
+
+  assertRefused(t, await idle.get('/').response());
+  service.child.send({ release: 'stop' });
+  t.equal(await silent.ended, 'fin', 'what is open ends with the process');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.ok(
+    service.lines.some((line) => line.includes('Refused 1 requests: stopping')),
+    'told before the end',
+  );
+});
+
+t.test('the classic stop ends open connections before the stop(): they would let in more', async (t) => {
+  const service = await ServiceProcess.running(t, { args: [APP], env: { ENABLE_FAIL_SAFE: 'false' } });
+  const idle = await RawClient.open(service.port);
+  t.equal((await idle.get('/').response()).status, 200);
+  await service.stop();
+
+  t.equal(await idle.ended, 'fin');
+  service.child.send({ release: 'stop' });
+  t.strictSame(await service.exited, { code: 0, signal: null });
+});
