@@ -7,8 +7,8 @@ export interface LoadOptions {
   readonly port: number;
   /** Connections at a time, each with one request at a time. */
   readonly connections: number;
-  /** Default `/`. */
-  readonly path?: string;
+  /** Default `/`; a function is given the number of the request, from 0. */
+  readonly path?: string | ((number: number) => string);
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Buffer;
@@ -19,13 +19,16 @@ export interface LoadOptions {
    * is closed: each connection sends its next request when the last one is answered.
    */
   readonly perSecond?: number;
+  /** Whether a request is dropped whose connection is refused. Otherwise it is tried again, and waits meanwhile. */
+  readonly dropRefused?: boolean;
   /** Sees every answer. */
   readonly onAnswer?: (answer: Answer, entry: Entry) => void;
 }
 
 /** What a connection asks of the load it is part of. */
 interface Load {
-  readonly bytes: Buffer;
+  readonly bytes: (number: number) => Buffer;
+  readonly dropRefused: boolean;
   /** Whether answers have no body, because the method is HEAD. */
   readonly bodiless: boolean;
   readonly ledger: Ledger;
@@ -58,6 +61,7 @@ export class LedgerClient {
     const { perSecond } = options;
     const load: Load = {
       bytes: bytesOf(options),
+      dropRefused: options.dropRefused ?? false,
       bodiless: options.method === 'HEAD',
       ledger: this.ledger,
       timeoutMs: options.timeoutMs ?? 5_000,
@@ -189,15 +193,18 @@ class Line {
 
   #send(socket: Socket, dueMs: number): void {
     this.#dueMs = undefined;
+    const { ledger, bytes } = this.#load;
+    const number = ledger.sent;
     this.#entry = {
+      number,
       dueMs,
       sentMs: performance.now(),
       endedMs: undefined,
       status: undefined,
       lost: undefined,
     };
-    this.#load.ledger.entries.push(this.#entry);
-    socket.write(this.#load.bytes);
+    ledger.entries.push(this.#entry);
+    socket.write(bytes(number));
     this.#changed();
   }
 
@@ -232,11 +239,13 @@ class Line {
     }
     if (this.#connectingSinceMs !== undefined) {
       this.#connectingSinceMs = undefined;
-      const { refused } = this.#load.ledger;
-      refused.set(how, (refused.get(how) ?? 0) + 1);
+      this.#load.ledger.refusals.push({ atMs: performance.now(), how });
+      if (this.#load.dropRefused) this.#dueMs = undefined;
     }
     this.#changed();
     if (this.#load.stopping()) return;
+    // A load that drops what is refused is no hot loop: it goes on with what falls due.
+    if (this.#load.dropRefused) return;
     this.#retry = setTimeout(() => {
       this.#retry = undefined;
       this.proceed();
@@ -251,9 +260,18 @@ class Line {
   }
 }
 
-function bytesOf({ path = '/', method = 'GET', headers = {}, body }: LoadOptions): Buffer {
+function bytesOf({
+  path = '/',
+  method = 'GET',
+  headers = {},
+  body,
+}: LoadOptions): (number: number) => Buffer {
   const payload = Buffer.from(body ?? '');
   const fields = { Host: '127.0.0.1', ...headers, ...(body && { 'Content-Length': payload.length }) };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
-  return Buffer.concat([Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n`), payload]);
+  const request = (target: string): Buffer =>
+    Buffer.concat([Buffer.from(`${method} ${target} HTTP/1.1\r\n${lines.join('')}\r\n`), payload]);
+  if (typeof path === 'function') return (number) => request(path(number));
+  const bytes = request(path);
+  return () => bytes;
 }

@@ -3,6 +3,8 @@ export type Loss = 'fin' | 'timeout' | string;
 
 /** One request that was written to an open connection. Times are monotonic milliseconds. */
 export interface Entry {
+  /** Which of the load's requests it is, from 0. */
+  readonly number: number;
   /** When it should have been sent; earlier than `sentMs` when no connection was free or could be opened. */
   readonly dueMs: number;
   readonly sentMs: number;
@@ -12,11 +14,18 @@ export interface Entry {
   lost: Loss | undefined;
 }
 
+/** A connection that could not be opened. No request was sent on it, so none was lost. */
+export interface RefusedConnection {
+  /** When it was clear; monotonic milliseconds. */
+  readonly atMs: number;
+  /** The error's code. */
+  readonly how: Loss;
+}
+
 /** The account of a load: every request that was sent, with what became of it. */
 export class Ledger {
   readonly entries: Entry[] = [];
-  /** Connections that could not be opened, by error code. No request was sent on them, so none was lost. */
-  readonly refused = new Map<string, number>();
+  readonly refusals: RefusedConnection[] = [];
   /** Connections that were opened. */
   connections = 0;
   /** Requests that were due and never sent, because no connection was to be had. */
@@ -37,6 +46,11 @@ export class Ledger {
   /** Answers by status. */
   get statuses(): ReadonlyMap<number, number> {
     return tally(this.entries.map(({ status }) => status));
+  }
+
+  /** Connections that could not be opened, by error code. */
+  get refused(): ReadonlyMap<Loss, number> {
+    return tally(this.refusals.map(({ how }) => how));
   }
 
   /** What was lost, by how. */

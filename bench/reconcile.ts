@@ -1,0 +1,118 @@
+/**
+ * Whether three accounts of one load agree: the ledger of a client that sends orders at a constant rate (open loop, one
+ * entry for each), the audit log of the service, and the application's own list of what it has seen. The service is
+ * stopped in the middle of it. Alone and under a supervisor, with both modes of the audit log.
+ *
+ * Exits with 1 when a request was lost, when a 200 is missing in one of the accounts, when one that was refused had
+ * been dispatched, or when the service did not exit with 0.
+ */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { compare, type Differences, type Recorded } from './accounts.ts';
+import { machine, table } from './figures.ts';
+import { LedgerClient } from './ledger-client.ts';
+import { type Exit, ServerProcess } from './server-process.ts';
+
+const { values } = parseArgs({
+  options: {
+    'per-second': { type: 'string', default: '500' },
+    seconds: { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+  },
+});
+
+const CONNECTIONS = 60;
+const GIVE_UP_MS = 20_000;
+
+interface Scene {
+  readonly settings: Readonly<Record<'WORKERS' | 'AUDIT_MODE', string>>;
+  readonly ledger: string;
+  readonly statuses: readonly (readonly [status: number, count: number])[];
+  readonly exit: Exit;
+  readonly differences: Differences;
+  readonly differing: number;
+}
+
+const load = loadavg()[0] ?? 0;
+const scenes: Scene[] = [];
+for (const WORKERS of ['0', '2']) {
+  for (const AUDIT_MODE of ['batched', 'strict']) scenes.push(await scene({ WORKERS, AUDIT_MODE }));
+}
+if (values.json) console.log(JSON.stringify({ machine: machine(availableParallelism(), load), scenes }));
+else report();
+process.exit(scenes.every(({ exit, differing }) => exit.code === 0 && differing === 0) ? 0 : 1);
+
+async function scene(settings: Scene['settings']): Promise<Scene> {
+  const directory = mkdtempSync(join(tmpdir(), 'reconcile-'));
+  const [auditLog, dispatched] = [join(directory, 'audit.ndjson'), join(directory, 'dispatched')];
+  writeFileSync(dispatched, '');
+  try {
+    const service = await ServerProcess.ours('bench/servers/orders-app.mjs', {
+      ...settings,
+      AUDIT_LOG: auditLog,
+      DISPATCHED: dispatched,
+    });
+    const client = LedgerClient.start({
+      port: service.port,
+      connections: CONNECTIONS,
+      method: 'POST',
+      path: (number) => `/orders/${number}`,
+      perSecond: Number(values['per-second']),
+      dropRefused: true,
+    });
+    await delay(Number(values.seconds) * 1000);
+    service.signal('SIGTERM');
+    const exit = await ended(service);
+    const ledger = await client.stop();
+    const differences = compare(
+      ledger,
+      requestsIn(auditLog),
+      readFileSync(dispatched, 'utf8').split('\n').filter(Boolean).map(Number),
+      (path) => Number(path.split('/').at(-1)),
+    );
+    const differing = Object.values(differences).flat().length;
+    if (differing > 0) console.error(settings, differences);
+    return { settings, ledger: String(ledger), statuses: [...ledger.statuses], exit, differences, differing };
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Its exit. One that does not leave is killed. */
+async function ended(service: ServerProcess): Promise<Exit> {
+  const timer = setTimeout(() => service.signal('SIGKILL'), GIVE_UP_MS);
+  return service.exited.finally(() => clearTimeout(timer));
+}
+
+function requestsIn(auditLog: string): Recorded[] {
+  return readFileSync(auditLog, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Recorded & { type: string })
+    .filter(({ type }) => type === 'request');
+}
+
+function report(): void {
+  console.log(
+    `\n## Three accounts of one load: ${values['per-second']} orders a second, a stop in the middle\n`,
+  );
+  console.log(`${machine(availableParallelism(), load)}\n`);
+  console.log(
+    table(
+      ['', '200', '503', 'lost', 'not on record', 'not answered', 'refused, yet dispatched', 'twice', 'exit'],
+      scenes.map(({ settings, statuses, differences, exit }) => {
+        const count = (status: number): string => String(new Map(statuses).get(status) ?? 0);
+        const { lost, answeredNotRecorded, recordedNotAnswered, refusedButDispatched, dispatchedTwice } =
+          differences;
+        const lists = [lost, answeredNotRecorded, recordedNotAnswered, refusedButDispatched, dispatchedTwice];
+        return [
+          `WORKERS=${settings.WORKERS}, ${settings.AUDIT_MODE}`,
+          ...[count(200), count(503), ...lists.map(({ length }) => String(length)), String(exit.code)],
+        ];
+      }),
+    ),
+  );
+}

@@ -1,0 +1,17 @@
+// Takes orders, each in its time, and notes every one it has seen in the file that DISPATCHED names.
+import { appendFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { sendJson } from 'master-agent';
+
+const LONGEST_MS = 50;
+
+export default {
+  routes(router) {
+    router.post('/orders/:number', async (_request, response, { params }) => {
+      const order = Number(params.number);
+      appendFileSync(process.env.DISPATCHED ?? '/dev/null', `${order}\n`);
+      await delay(Math.random() * LONGEST_MS);
+      sendJson(response, 200, { order });
+    });
+  },
+};
