@@ -239,7 +239,7 @@ class Line {
     }
     if (this.#connectingSinceMs !== undefined) {
       this.#connectingSinceMs = undefined;
-      this.#load.ledger.refusals.push({ atMs: performance.now(), how });
+      this.#load.ledger.refusals.push({ dueMs: this.#dueMs ?? performance.now(), how });
       if (this.#load.dropRefused) this.#dueMs = undefined;
     }
     this.#changed();

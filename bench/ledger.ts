@@ -16,8 +16,8 @@ export interface Entry {
 
 /** A connection that could not be opened. No request was sent on it, so none was lost. */
 export interface RefusedConnection {
-  /** When it was clear; monotonic milliseconds. */
-  readonly atMs: number;
+  /** When the request was due that it was opened for; monotonic milliseconds. */
+  readonly dueMs: number;
   /** The error's code. */
   readonly how: Loss;
 }

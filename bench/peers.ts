@@ -14,6 +14,7 @@ import { CannotRun } from './conformance/subject.ts';
 import { checkRoutes, playAll, type Verdict } from './conformance/suite.ts';
 import { table } from './figures.ts';
 import { findPeers, type Peer } from './peers/find.ts';
+import { draw, type Theme } from './picture.ts';
 
 const BENCH = fileURLToPath(new URL('.', import.meta.url));
 const PEERS = join(BENCH, 'peers');
@@ -56,6 +57,7 @@ for (const peer of peers) {
 }
 writeFileSync(VERDICTS, `${JSON.stringify(judged.map(withoutCommand), undefined, 2)}\n`);
 writeFileSync(RESULTS, results(judged));
+await picture(judged.filter(({ verdicts }) => verdicts.length > 0));
 
 /** The command names places on this machine. */
 function withoutCommand({ id, name, version, verdicts }: Judged): Judged {
@@ -111,6 +113,7 @@ function results(judged: readonly Judged[]): string {
       'with a 503 does what it was made to do: under *lock* it fails, and *instant* and *load* show what that costs.',
     `Machine: ${availableParallelism()} cores, ${type()} ${release().split('-')[0]}, Node ${process.version}, load average ${loadBefore.toFixed(1)} at the start.`,
     summary,
+    `<picture><source media="(prefers-color-scheme: dark)" srcset="pictures/matrix-dark.svg"><img src="pictures/matrix-light.svg" alt="The verdicts below as a grid: one row for each server, one column for each scenario"></picture>`,
     '## Versions',
     judged.map(({ name, version }) => `- ${name}: ${version}`).join('\n'),
     '## Each scenario',
@@ -131,4 +134,56 @@ function failures({ name, verdicts }: Judged): string {
 
 function count(verdicts: readonly Verdict[]): string {
   return `${verdicts.filter(({ pass }) => pass).length}/${verdicts.length}`;
+}
+
+/** The verdicts as a grid: a row for each server, a column for each scenario, in groups by promise. */
+async function picture(played: readonly Judged[]): Promise<void> {
+  const cells = played.flatMap(({ name, verdicts }) =>
+    verdicts.map(({ pass, promise }, column) => ({
+      server: `${name}  ${count(verdicts)}`,
+      promise,
+      column,
+      verdict: pass ? 'as it should be' : 'not',
+    })),
+  );
+  const verdict = (theme: Theme) => ({
+    field: 'verdict',
+    type: 'nominal' as const,
+    title: null,
+    scale: { domain: ['as it should be', 'not'], range: [theme.answered, theme.refused] },
+  });
+  await draw('matrix', (theme) => ({
+    data: { values: cells },
+    facet: {
+      column: {
+        field: 'promise',
+        title: null,
+        sort: [...new Set(SCENARIOS.map(({ promise }) => promise))],
+        header: { labelAngle: -40, labelAlign: 'left', labelAnchor: 'start', labelFontSize: 12 },
+      },
+    },
+    spacing: 6,
+    resolve: { scale: { x: 'independent' } },
+    spec: {
+      height: { step: 22 },
+      width: { step: 5.6 },
+      mark: { type: 'point', filled: true, size: 26, opacity: 1 },
+      encoding: {
+        x: { field: 'column', type: 'ordinal', axis: null },
+        y: {
+          field: 'server',
+          type: 'nominal',
+          title: null,
+          sort: null,
+          axis: { labelLimit: 0, domain: false },
+        },
+        color: verdict(theme),
+        // Not by colour alone.
+        shape: {
+          ...verdict(theme),
+          scale: { domain: ['as it should be', 'not'], range: ['square', 'cross'] },
+        },
+      },
+    },
+  }));
 }

@@ -7,15 +7,18 @@
  * Then the price of the supervisor: requests per second on kept-alive connections with WORKERS=2 and with WORKERS=0,
  * in rounds that alternate. With no more processors than this needs for itself, the load is what limits both.
  *
- * Exits with 1 when a request failed or a reload was refused.
+ * Exits with 1 when a request failed or a reload was refused. `--picture` draws the latency that clients see across
+ * the first reloads with two workers: `pictures/reload-*.svg`.
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
 import { machine, median, medianAndSpread, table } from './figures.ts';
 import type { Ledger } from './ledger.ts';
 import { LedgerClient } from './ledger-client.ts';
+import { draw } from './picture.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -24,6 +27,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '10' },
     seconds: { type: 'string', default: '0.5' },
     json: { type: 'boolean', default: false },
+    picture: { type: 'boolean', default: false },
   },
 });
 const reloads = Number(values.reloads);
@@ -37,6 +41,10 @@ const SETTINGS = { KEEP_ALIVE_TIMEOUT: '2' };
 /** How long old workers may take to leave before the next reload begins. */
 const LEAVE_MS = 30_000;
 const LOOK_MS = 20;
+/** What the picture shows: so many reloads, with a little before and after, in steps of so much. */
+const PICTURED_RELOADS = 3;
+const BEFORE_PICTURE_MS = 1_000;
+const BIN_MS = 50;
 
 interface Scene {
   readonly workers: number;
@@ -49,6 +57,9 @@ interface Scene {
   readonly firstMegabytes: number;
   readonly lastMegabytes: number;
   readonly exitCode: number | null;
+  /** For the picture. Times in ms since the load began. */
+  readonly latencies: readonly { readonly atMs: number; readonly ms: number }[];
+  readonly spans: readonly { readonly fromMs: number; readonly toMs: number }[];
 }
 
 interface Account {
@@ -73,11 +84,13 @@ const load = loadavg()[0] ?? 0;
 const scenes = [await scene(1), await scene(2)];
 const throughput = await compare();
 report();
+if (values.picture) await picture(scenes.at(-1));
 process.exit(scenes.some(({ kept, fresh, refused }) => kept.failed + fresh.failed + refused > 0) ? 1 : 0);
 
 async function scene(workers: number): Promise<Scene> {
   const service = await ServerProcess.ours(APP, { ...SETTINGS, WORKERS: String(workers) });
   const { port } = service;
+  const beganMs = performance.now();
   const kept = LedgerClient.start({ port, connections: CONNECTIONS });
   const fresh = LedgerClient.start({ port, connections: CONNECTIONS, headers: { Connection: 'close' } });
   const outcomes: Outcome[] = [];
@@ -85,8 +98,11 @@ async function scene(workers: number): Promise<Scene> {
   for (let index = 0; index < reloads; index += 1) {
     outcomes.push(await reload(service, outcomes.at(-1)));
     megabytes.push(await settledMegabytes(service, workers));
+    // So that the picture shows the time without a reload too.
+    if (values.picture && index < PICTURED_RELOADS) await delay(BEFORE_PICTURE_MS);
   }
-  const accounts = { kept: accountOf(await kept.stop()), fresh: accountOf(await fresh.stop()) };
+  const ledgers = [await kept.stop(), await fresh.stop()] as const;
+  const accounts = { kept: accountOf(ledgers[0]), fresh: accountOf(ledgers[1]) };
   service.signal('SIGTERM');
   const { code } = await service.exited;
   const done = outcomes.filter(({ outcome }) => outcome === 'done');
@@ -99,6 +115,13 @@ async function scene(workers: number): Promise<Scene> {
     firstMegabytes: megabytes[0] ?? 0,
     lastMegabytes: megabytes.at(-1) ?? 0,
     exitCode: code,
+    latencies: ledgers.flatMap(({ entries }) =>
+      entries.map(({ dueMs, endedMs = Number.NaN }) => ({ atMs: dueMs - beganMs, ms: endedMs - dueMs })),
+    ),
+    spans: done.map(({ started_ms, duration_ms }) => {
+      const fromMs = started_ms - performance.timeOrigin - beganMs;
+      return { fromMs, toMs: fromMs + duration_ms };
+    }),
   };
 }
 
@@ -176,7 +199,10 @@ async function requestsPerSecond({ port }: ServerProcess): Promise<number> {
 function report(): void {
   const { two, alone, ratios } = throughput;
   if (values.json) {
-    console.log(JSON.stringify({ machine: machine(availableParallelism(), load), scenes, throughput }));
+    const figures = scenes.map(({ latencies, spans, ...figures }) => figures);
+    console.log(
+      JSON.stringify({ machine: machine(availableParallelism(), load), scenes: figures, throughput }),
+    );
     return;
   }
   const rows = scenes.map(
@@ -201,4 +227,85 @@ function report(): void {
     `\nWORKERS=2 against WORKERS=0: ${median(ratios).toFixed(2)} times the requests per second ` +
       `(${medianAndSpread(two, 0)} against ${medianAndSpread(alone, 0)}; ${rounds} rounds).`,
   );
+}
+
+/** The latency of what fell due in each short while, and the time in which reloads were under way. */
+async function picture(scene: Scene | undefined): Promise<void> {
+  if (scene === undefined) return;
+  const spans = scene.spans.slice(0, PICTURED_RELOADS);
+  const endMs = (spans.at(-1)?.toMs ?? 0) + BEFORE_PICTURE_MS;
+  const startMs = (spans[0]?.fromMs ?? 0) - BEFORE_PICTURE_MS;
+  const bins = new Map<number, number[]>();
+  for (const { atMs, ms } of scene.latencies) {
+    if (atMs < startMs || atMs >= endMs) continue;
+    const bin = Math.floor(atMs / BIN_MS) * BIN_MS;
+    const values = bins.get(bin);
+    if (values === undefined) bins.set(bin, [ms]);
+    else values.push(ms);
+  }
+  const rows = [...bins].flatMap(([bin, values]) => {
+    const at = (bin + BIN_MS / 2 - startMs) / 1000;
+    return [
+      { at, latency: median(values), what: 'median' },
+      { at, latency: Math.max(...values), what: 'slowest' },
+    ];
+  });
+  const counted = scene.kept.sent + scene.fresh.sent;
+  await draw('reload', (theme) => ({
+    width: 720,
+    height: 200,
+    title: {
+      text: 'Latency across reloads, as clients see it',
+      subtitle:
+        `WORKERS=2, ${2 * CONNECTIONS} clients in a closed loop, per ${BIN_MS} ms; shaded: new workers start, old ones retire. ` +
+        `${scene.kept.failed + scene.fresh.failed} of ${counted} requests failed`,
+    },
+    layer: [
+      {
+        data: {
+          values: spans.map(({ fromMs, toMs }) => ({
+            from: (fromMs - startMs) / 1000,
+            to: (toMs - startMs) / 1000,
+          })),
+        },
+        mark: { type: 'rect', color: theme.faint, opacity: 0.6 },
+        encoding: { x: { field: 'from', type: 'quantitative' }, x2: { field: 'to' } },
+      },
+      {
+        data: { values: rows },
+        mark: { type: 'line', strokeWidth: 1.5 },
+        encoding: {
+          x: { field: 'at', type: 'quantitative', title: 'seconds', axis: { grid: false } },
+          y: {
+            field: 'latency',
+            type: 'quantitative',
+            title: 'ms',
+            scale: { type: 'log' },
+            axis: { values: [0.1, 1, 10, 100, 1000] },
+          },
+          color: {
+            field: 'what',
+            type: 'nominal',
+            title: null,
+            scale: {
+              domain: ['median', 'slowest'],
+              range: [theme.answered, theme.refused],
+            },
+          },
+          strokeDash: {
+            field: 'what',
+            type: 'nominal',
+            title: null,
+            scale: {
+              domain: ['median', 'slowest'],
+              range: [
+                [1, 0],
+                [4, 2],
+              ],
+            },
+          },
+        },
+      },
+    ],
+  }));
 }

@@ -5,11 +5,14 @@
  * servers are up at once, one is loaded at a time in many short rounds whose order turns, and what is compared is the
  * ratio to bare node:http within the same round. CPU time, of which the best round counts, is the steadier figure;
  * and it is the only one that means anything when the load generator is the slower side (see "busy").
+ *
+ * `--picture` draws the ratios too: `pictures/throughput-*.svg`.
  */
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
-import { machine, median, medianAndSpread, spread, table } from './figures.ts';
+import { machine, median, medianAndSpread, quantile, spread, table } from './figures.ts';
+import { draw } from './picture.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -18,6 +21,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '0.5' },
     connections: { type: 'string', default: '50' },
     json: { type: 'boolean', default: false },
+    picture: { type: 'boolean', default: false },
   },
 });
 const rounds = Number(values.rounds);
@@ -52,7 +56,9 @@ try {
 } finally {
   await Promise.all(servers.map((server) => server.kill()));
 }
+const figures = compare();
 report();
+if (values.picture) await picture();
 
 async function measure(server: ServerProcess): Promise<Round> {
   const cpuBefore = server.cpuSeconds;
@@ -79,9 +85,10 @@ function turned<T>(items: readonly T[], round: number): T[] {
   return round % 2 === 0 ? order : order.reverse();
 }
 
-function report(): void {
+/** Each server's figures, beside those of bare node:http in the same rounds. */
+function compare() {
   const [bare] = results.values();
-  const figures = [...results].map(([{ name }, own]) => {
+  return [...results].map(([{ name }, own]) => {
     const ratios = own.map(({ perSecond }, round) => perSecond / (bare?.[round]?.perSecond ?? Number.NaN));
     const cpu = own.map(({ cpuMicros }) => cpuMicros);
     return {
@@ -95,6 +102,9 @@ function report(): void {
       busy: median(own.map(({ busy }) => busy)),
     };
   });
+}
+
+function report(): void {
   if (values.json) {
     console.log(JSON.stringify({ node: process.version, rounds, seconds, connections, load, figures }));
     return;
@@ -114,4 +124,48 @@ function report(): void {
       ]),
     ),
   );
+}
+
+async function picture(): Promise<void> {
+  const rows = figures
+    .filter(({ name }) => name !== 'bare node:http')
+    .map(({ name, ratios, ratio }) => ({
+      ...{ server: `${name}  ${ratio.toFixed(2)}`, ratio },
+      ...{ low: quantile(ratios, 0.25), high: quantile(ratios, 0.75) },
+      ours: name === 'master-agent',
+    }));
+  const server = { field: 'server', type: 'nominal' as const, title: null, sort: null };
+  await draw('throughput', (theme) => ({
+    width: 560,
+    height: { step: 34 },
+    title: {
+      text: 'Requests per second, of bare node:http',
+      subtitle: `median of ${rounds} rounds, and the middle half of them`,
+    },
+    data: { values: rows },
+    layer: [
+      {
+        data: { values: [{ at: 1 }] },
+        mark: { type: 'rule', color: theme.text, strokeDash: [4, 3] },
+        encoding: { x: { field: 'at', type: 'quantitative' } },
+      },
+      {
+        mark: { type: 'bar', height: 16 },
+        encoding: {
+          y: server,
+          x: { field: 'ratio', type: 'quantitative', title: null, scale: { domainMin: 0 } },
+          color: {
+            field: 'ours',
+            type: 'nominal',
+            legend: null,
+            scale: { domain: [true, false], range: [theme.ours, theme.others] },
+          },
+        },
+      },
+      {
+        mark: { type: 'rule', color: theme.text, strokeWidth: 2 },
+        encoding: { y: server, x: { field: 'low', type: 'quantitative' }, x2: { field: 'high' } },
+      },
+    ],
+  }));
 }
