@@ -47,8 +47,17 @@ export class DockerBox {
     return new DockerBox(said, '');
   }
 
-  async run(...args: string[]): Promise<Output> {
-    const child = spawn('docker', args, {
+  run(...args: string[]): Promise<Output> {
+    return this.#run('docker', args);
+  }
+
+  /** docker-compose, the one of Debian. */
+  compose(...args: string[]): Promise<Output> {
+    return this.#run('docker-compose', args);
+  }
+
+  async #run(program: string, args: readonly string[]): Promise<Output> {
+    const child = spawn(program, args, {
       cwd: ROOT,
       env: { ...process.env, DOCKER_HOST: this.#host, DOCKER_BUILDKIT: '0' },
       stdio: ['ignore', 'pipe', 'pipe'],
