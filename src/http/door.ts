@@ -106,6 +106,8 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     connection.begin(exchange);
     if (isLeaving()) connection.markLast();
     response.on('close', () => end(connection, exchange));
+    // Written to after its end: the handler's failure, not the end of the service.
+    response.on('error', (error) => exchange.fail(error));
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());

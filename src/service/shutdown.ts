@@ -131,6 +131,8 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
   } while (inFlight.count > 0 && !forced);
   clearInterval(stallWatch);
+  // What the tail has let in after the deadline.
+  for (const exchange of [...connections.exchanges()]) cutExchange(exchange, 'the time is over');
   await hangUp(gate, connections);
   gate.flushSummary();
 

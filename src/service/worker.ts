@@ -35,6 +35,7 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
       force: () => undefined,
       reload: () => undefined,
       crash: (origin, error) => void service.crash(origin, error),
+      exit: (code) => service.lose(code),
     });
     await service.start();
     const beat = setInterval(() => tell({ type: 'beat', snapshot: service.metrics() }), BEAT_MS);
