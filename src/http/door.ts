@@ -9,6 +9,7 @@ import {
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Connection, Connections } from './connections.ts';
+import { mostConnections } from './descriptors.ts';
 import { dispatch } from './dispatch.ts';
 import { Exchange, type Outcome, type Surroundings } from './exchange.ts';
 import type { Gate } from './gate.ts';
@@ -47,6 +48,9 @@ export interface Door {
 /** How often node:http looks for requests that are late. Its default of 30 s makes a 10 s limit a 40 s one. */
 const LATENESS_CHECK_MS = 1_000;
 
+/** How long connections that are too many are counted before one line in the log sums them up. */
+const DROPPED_SUMMARY_MS = 1_000;
+
 /**
  * The service's door: a node:http server in which every event by which a request can arrive leads to `arrive`, and
  * from there through the gate and the router to a handler.
@@ -62,6 +66,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     shouldUpgradeCallback: (request) => router.matchUpgrade(request.url ?? '') !== undefined,
   };
   const server = createServer(options);
+  let dropped = 0;
   applyLimits(server, limits);
 
   server.on('connection', onConnection);
@@ -71,6 +76,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   server.on('connect', (request) => {
     inTurn(request, () => arrive(request, responseOn(request)));
   });
+  server.on('drop', onDropped);
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
 
@@ -81,6 +87,19 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       const connection = connections.of(socket);
       if (connection !== undefined) gate.answerHeld(connection);
     });
+  }
+
+  /** One more than may be open: node:http has closed it. Told once a second, for there may be thousands. */
+  function onDropped(): void {
+    dropped += 1;
+    if (dropped > 1) return;
+    setTimeout(() => {
+      parts.log.warn(
+        { dropped },
+        `Closed ${dropped} connections at once: ${connections.size} are open, and no more than ${server.maxConnections} may be`,
+      );
+      dropped = 0;
+    }, DROPPED_SUMMARY_MS).unref();
   }
 
   function read(request: IncomingMessage, response: ServerResponse): void {
@@ -222,7 +241,8 @@ export function applyLimits(server: Server, limits: DoorLimits): void {
   server.headersTimeout = Math.min(limits.headersTimeoutMs, longestHeadMs);
   server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
   // Node has no value that means "no limit": it is the property's absence.
-  if (limits.maxConnections > 0) server.maxConnections = limits.maxConnections;
+  const most = Math.min(limits.maxConnections || Number.POSITIVE_INFINITY, mostConnections());
+  if (Number.isFinite(most)) server.maxConnections = most;
   else Reflect.deleteProperty(server, 'maxConnections');
 }
 

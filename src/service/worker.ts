@@ -132,6 +132,7 @@ class HandedListener implements Listener {
     const limit = this.#server?.maxConnections ?? 0;
     if (this.#server === undefined || (limit > 0 && this.#open >= limit)) {
       socket.destroy();
+      this.#server?.emit('drop');
       return;
     }
     this.#open += 1;
