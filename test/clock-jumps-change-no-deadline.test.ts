@@ -67,7 +67,7 @@ for (const [name, ms] of [
 /** The only places that ask for the wall clock, and what for: timestamps that people or other processes read. */
 const WALL_CLOCK: Readonly<Record<string, string>> = {
   'http/exchange.ts': 'the time of a record',
-  'routes/status.ts': 'seconds since a time that a file tells, for people',
+  'routes/status.ts': 'the deadline as a time, for people',
   'service/flight-recorder.ts': 'when a request began, for another process to read',
   'service/alone.ts': 'when a reload began, in its outcome',
   'supervisor/reloads.ts': 'when a reload began, in its outcome',
