@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { ExitCode } from './lifecycle/exit-code.ts';
 import { SignalTrap } from './lifecycle/signals.ts';
 import { WORKER_VARIABLE } from './supervisor/messages.ts';
 
@@ -16,7 +17,14 @@ const [first, ...rest] = process.argv.slice(2);
 const name = first?.replace(/^--(?=help$)/, '') ?? '';
 const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 
-process.exit(await play());
+// What an application says to process.exit is not how the service has ended.
+let ended = false;
+process.on('exit', () => {
+  if (!ended) process.exitCode = ExitCode.Internal;
+});
+const code = await play();
+ended = true;
+process.exit(code);
 
 async function play(): Promise<number> {
   // The supervisor has made this process to be a worker, whatever the command line says.

@@ -54,6 +54,8 @@ export class AuditLog {
   #timer: NodeJS.Timeout | undefined;
   #failure: Error | undefined;
   #closed = false;
+  /** A sealed batch is on its way to the file. */
+  #writing = false;
   #reopenAsked = false;
 
   private constructor(options: AuditLogOptions, recovery: Recovery) {
@@ -158,6 +160,25 @@ export class AuditLog {
     return this.#failure === undefined;
   }
 
+  /**
+   * The same for a process that ends in this turn. Behind a write that is under way nothing can be written without
+   * waiting for it: what is left then goes to the fallback.
+   */
+  closeNow(): void {
+    if (this.#closed || this.#failure !== undefined) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    try {
+      if (this.#writing) throw new Error('a write is under way');
+      const { bytes, records, hash } = this.#seal(true);
+      this.#file.writeNow(bytes);
+      this.#sealed(records, hash);
+      keepHead(this.#options.file, this.head);
+    } catch {
+      for (const line of this.#waiting.splice(0)) this.#options.fallback(line);
+    }
+  }
+
   #startFlush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -187,9 +208,11 @@ export class AuditLog {
       if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
       if (this.#waiting.length > 0 || final) {
         const { bytes, records, hash } = this.#seal(final);
+        this.#writing = true;
         await this.#file.write(bytes);
         if (final || joined.length > 0 || this.#options.mode === 'strict') await this.#file.sync();
         this.#sealed(records, hash);
+        this.#writing = false;
       } else if (joined.length > 0) await this.#file.sync();
       if (final) keepHead(this.#options.file, this.head);
       for (const resolve of joined) resolve(true);

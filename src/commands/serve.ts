@@ -19,6 +19,8 @@ interface Role {
   force(signal: NodeJS.Signals): Promise<ShutdownReport>;
   crash(origin: string, error: unknown): Promise<ShutdownReport>;
   reload(): void;
+  /** The process ends before the service has: says so, and keeps what can be kept without waiting. */
+  lose(code: number): void;
   /** Resolves when a stop, however it was begun, is over. */
   readonly stopped: Promise<ShutdownReport>;
 }
@@ -70,6 +72,10 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       force: (signal) => void role.force(signal),
       crash: (origin, error) => void role.crash(origin, error),
       reload: () => role.reload(),
+      exit: (code) => {
+        role.lose(code);
+        if (pidFile !== undefined) removePidFile(pidFile);
+      },
     });
     await role.start();
     return (await role.stopped).exit_code;

@@ -55,6 +55,16 @@ export class Connection {
     return this.#latest !== undefined && !this.#latest.complete;
   }
 
+  /** The exchange whose body is still coming: undefined when it was refused, or answered already. */
+  get unread(): Exchange | undefined {
+    return this.sending ? this.exchanges.find(({ request }) => request === this.#latest) : undefined;
+  }
+
+  /** Whether nothing is read as a request any more, whatever the parser makes of it. */
+  get concluded(): boolean {
+    return this.#conclusion !== undefined;
+  }
+
   /** Whether a request has begun to come in whose head is not complete. */
   get halfSent(): boolean {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
@@ -103,9 +113,18 @@ export class Connection {
   conclude(step: () => void): void {
     if (this.#conclusion !== undefined) return;
     this.#conclusion = step;
-    const before = this.#latestResponse;
-    if (before === undefined || before.closed) step();
-    else before.once('close', () => this.closing || this.socket.destroyed || step());
+    this.#afterLatest(() => this.closing || this.socket.destroyed || step());
+  }
+
+  /** The body of the latest request is broken. It has its answer, or will have it: there is no second one. */
+  giveUp(): void {
+    this.#afterLatest(() => this.close());
+  }
+
+  #afterLatest(step: () => void): void {
+    const response = this.#latestResponse;
+    if (response === undefined || response.closed) step();
+    else response.once('close', step);
   }
 
   /** Notes an answer that does not end the connection, so that no answer in front of it may either. */

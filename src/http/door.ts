@@ -9,6 +9,7 @@ import {
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Connection, Connections } from './connections.ts';
+import { mostConnections } from './descriptors.ts';
 import { dispatch } from './dispatch.ts';
 import { Exchange, type Outcome, type Surroundings } from './exchange.ts';
 import type { Gate } from './gate.ts';
@@ -47,6 +48,9 @@ export interface Door {
 /** How often node:http looks for requests that are late. Its default of 30 s makes a 10 s limit a 40 s one. */
 const LATENESS_CHECK_MS = 1_000;
 
+/** How long connections that are too many are counted before one line in the log sums them up. */
+const DROPPED_SUMMARY_MS = 1_000;
+
 /**
  * The service's door: a node:http server in which every event by which a request can arrive leads to `arrive`, and
  * from there through the gate and the router to a handler.
@@ -62,15 +66,17 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     shouldUpgradeCallback: (request) => router.matchUpgrade(request.url ?? '') !== undefined,
   };
   const server = createServer(options);
+  let dropped = 0;
   applyLimits(server, limits);
 
   server.on('connection', onConnection);
-  server.on('request', arrive);
-  server.on('checkContinue', arrive);
-  server.on('checkExpectation', arrive);
+  server.on('request', read);
+  server.on('checkContinue', read);
+  server.on('checkExpectation', read);
   server.on('connect', (request) => {
-    inTurn(request.socket, () => arrive(request, responseOn(request)));
+    inTurn(request, () => arrive(request, responseOn(request)));
   });
+  server.on('drop', onDropped);
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
 
@@ -81,6 +87,30 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       const connection = connections.of(socket);
       if (connection !== undefined) gate.answerHeld(connection);
     });
+  }
+
+  /** One more than may be open: node:http has closed it. Told once a second, for there may be thousands. */
+  function onDropped(): void {
+    dropped += 1;
+    if (dropped > 1) return;
+    setTimeout(() => {
+      parts.log.warn(
+        { dropped },
+        `Closed ${dropped} connections at once: ${connections.size} are open, and no more than ${server.maxConnections} may be`,
+      );
+      dropped = 0;
+    }, DROPPED_SUMMARY_MS).unref();
+  }
+
+  function read(request: IncomingMessage, response: ServerResponse): void {
+    // Behind what was no request: the parser may go on, but another reader would not.
+    if (connections.of(request.socket)?.concluded) return;
+    const doubt = doubtOf(request);
+    if (doubt === undefined) arrive(request, response);
+    else {
+      request.resume();
+      onMalformed(doubt, request.socket);
+    }
   }
 
   function arrive(request: IncomingMessage, response: ServerResponse, serve = serveRequest): void {
@@ -95,6 +125,8 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
     connection.begin(exchange);
     if (isLeaving()) connection.markLast();
     response.on('close', () => end(connection, exchange));
+    // Written to after its end: the handler's failure, not the end of the service.
+    response.on('error', (error) => exchange.fail(error));
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
@@ -114,7 +146,7 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
   /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
   function onUpgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     const taker = router.matchUpgrade(request.url ?? '');
-    inTurn(request.socket, () => {
+    inTurn(request, () => {
       if (taker !== undefined) arriveForUpgrade(request, stream, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
@@ -157,12 +189,14 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
    * node:http lets go of a connection as soon as it has read a request that asks to leave HTTP, also when requests
    * before it are still to be answered. It takes its listeners off, so what they did for those answers is done here.
    */
-  function inTurn(socket: Socket, step: () => void): void {
+  function inTurn(request: IncomingMessage, step: () => void): void {
+    const { socket } = request;
     const connection = connections.of(socket);
     if (connection === undefined || connection.closing) return;
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
-    connection.conclude(step);
+    const doubt = doubtOf(request);
+    connection.conclude(doubt === undefined ? step : () => answerMalformed(connection, doubt));
     if (isLeaving()) connection.markLast();
   }
 
@@ -180,14 +214,18 @@ export function createDoor(parts: DoorParts, limits: DoorLimits): Door {
       socket.destroy(error);
       return;
     }
-    const latest = connection.exchanges.at(-1);
-    if (latest !== undefined && connection.sending) {
-      // The body of this one is broken: it will never be complete.
-      if (latest.response?.headersSent || connection.exchanges.length > 1) {
+    if (connection.sending) {
+      const broken = connection.unread;
+      if (broken === undefined) {
+        connection.giveUp();
+        return;
+      }
+      // It will never be complete.
+      if (broken.response?.headersSent || connection.exchanges.length > 1) {
         socket.destroy(error);
         return;
       }
-      end(connection, latest);
+      end(connection, broken);
     }
     connection.conclude(() => answerMalformed(connection, error));
     if (isLeaving()) connection.markLast();
@@ -203,7 +241,8 @@ export function applyLimits(server: Server, limits: DoorLimits): void {
   server.headersTimeout = Math.min(limits.headersTimeoutMs, longestHeadMs);
   server.maxRequestsPerSocket = limits.maxRequestsPerSocket;
   // Node has no value that means "no limit": it is the property's absence.
-  if (limits.maxConnections > 0) server.maxConnections = limits.maxConnections;
+  const most = Math.min(limits.maxConnections || Number.POSITIVE_INFINITY, mostConnections());
+  if (Number.isFinite(most)) server.maxConnections = most;
   else Reflect.deleteProperty(server, 'maxConnections');
 }
 
@@ -217,7 +256,29 @@ function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): 
   connection.close();
 }
 
+/**
+ * What node:http takes for a request, and a stricter reader in front of us may not: where the two disagree about where
+ * it ends, or what it is, one of them is given what the other has never seen.
+ */
+function doubtOf({ httpVersion, headers }: IncomingMessage): NodeJS.ErrnoException | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return new Doubt('VERSION');
+  const coding = headers['transfer-encoding'];
+  if (coding === undefined) return undefined;
+  // RFC 9112 sections 6.1 and 6.3: the last coding is chunked, there is no other that we know, and 1.0 has none.
+  return httpVersion === '1.1' && coding.toLowerCase() === 'chunked' ? undefined : new Doubt('CODING');
+}
+
+class Doubt extends Error {
+  readonly code: string;
+
+  constructor(code: 'VERSION' | 'CODING') {
+    super(`a request in doubt: ${code}`);
+    this.code = code;
+  }
+}
+
 function statusOf(error: NodeJS.ErrnoException): number {
+  if (error.code === 'VERSION') return 505;
   if (error.code === 'HPE_HEADER_OVERFLOW') return 431;
   if (error.code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') return 413;
   return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;

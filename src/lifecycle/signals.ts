@@ -7,8 +7,12 @@ export interface SignalActions {
   force(signal: NodeJS.Signals): void;
   reload(): void;
   crash(origin: 'uncaughtException' | 'unhandledRejection', error: unknown): void;
+  /** The process ends before the service does, by the application's order. Nothing can be waited for. */
+  exit(code: number): void;
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: each event has arguments of its own
+type Listener = (...args: any[]) => void;
 type Decision = (actions: SignalActions) => void;
 
 /** The number that `kill -l` shows, for the log line people search for. */
@@ -24,19 +28,39 @@ export function signalNumber(signal: NodeJS.Signals): number {
 export class SignalTrap {
   #actions: SignalActions | undefined;
   readonly #early: Decision[] = [];
+  readonly #kept = new Map<string | symbol, Listener>();
   #interrupts = 0;
 
   constructor() {
-    process.on('SIGTERM', () => this.#decide((actions) => actions.stop('SIGTERM')));
-    process.on('SIGINT', () => {
+    this.#keep('SIGTERM', () => this.#decide((actions) => actions.stop('SIGTERM')));
+    this.#keep('SIGINT', () => {
       this.#interrupts += 1;
       const again = this.#interrupts > 1;
       this.#decide((actions) => (again ? actions.force('SIGINT') : actions.stop('SIGINT')));
     });
-    process.on('SIGHUP', () => this.#decide((actions) => actions.reload()));
-    process.on('uncaughtException', (error, origin) =>
+    this.#keep('SIGHUP', () => this.#decide((actions) => actions.reload()));
+    this.#keep('uncaughtException', (error: Error, origin: NodeJS.UncaughtExceptionOrigin) =>
       this.#decide((actions) => actions.crash(origin, error)),
     );
+    this.#keep('exit', (code: number) => this.#actions?.exit(code));
+    process.on('removeListener', (name: string | symbol, listener: Listener) => {
+      if (this.#kept.get(name) === listener) process.on(name as 'exit', listener);
+    });
+    // Without a name it takes away also what would tell us, and what makes Node listen for signals again.
+    const removeAll = process.removeAllListeners;
+    process.removeAllListeners = (name?: string | symbol) => {
+      const inner = ['newListener', 'removeListener'];
+      const names = name === undefined ? process.eventNames() : [name];
+      for (const one of names)
+        if (name !== undefined || !inner.includes(String(one))) removeAll.call(process, one);
+      return process;
+    };
+  }
+
+  /** Listens, whatever the application does: a library that tidies up takes the listeners of others with it. */
+  #keep(name: string, listener: Listener): void {
+    this.#kept.set(name, listener);
+    process.on(name as 'exit', listener);
   }
 
   /** From now on signals reach `actions`; those that came earlier do so now, in their order. */

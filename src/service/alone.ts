@@ -73,6 +73,10 @@ export class Alone {
     return this.#service.crash(origin, error);
   }
 
+  lose(code: number): void {
+    this.#service.lose(code);
+  }
+
   /** Re-reads the settings that can change while running, and reopens files. A mistake in them changes nothing. */
   reload(): void {
     const startedMs = Date.now();

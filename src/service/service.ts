@@ -85,6 +85,8 @@ export class Service {
   /** What a stop that goes well ends with: the gravest of what ordered it. */
   #ordered: ExitCode = ExitCode.Ok;
   #lastReload: ReloadOutcome | undefined;
+  /** Nothing is left that the end of the process could cut. */
+  #gone = false;
 
   /**
    * @param owner the supervisor whose worker this is, or `process` for a service that is a whole process: those leave
@@ -260,6 +262,8 @@ export class Service {
     let part = 'start()';
     try {
       await app.start?.({ log: this.#log, config: this.#config, stopping: this.#lifecycle.stopping });
+      // Given up long ago: nobody else will let go of what it has opened.
+      if (this.#lifecycle.state === 'stopped') await app.stop?.();
       this.#app = app;
       part = 'routes()';
       app.routes?.(this.#router);
@@ -275,6 +279,7 @@ export class Service {
 
   /** The start has failed: what it had opened is closed. */
   async #giveUp(): Promise<void> {
+    this.#gone = true;
     this.#lifecycle.to('stopped');
     this.#finishing = Promise.resolve();
     this.#listener.close();
@@ -408,6 +413,22 @@ export class Service {
     return this.stopped;
   }
 
+  /** The process ends in this turn, by the application's own order: what is in flight is cut, and on record. */
+  lose(code: number): void {
+    if (this.#gone) return;
+    this.#log.fatal(`The application has ended the process, with ${code}, while it was ${this.state}`);
+    // A supervisor tells of its workers' requests itself.
+    for (const exchange of this.#post === undefined ? this.#connections.exchanges() : []) {
+      const { id, method, path, ageMs, phase } = exchange;
+      this.#log.warn(
+        { request: id, method, path, age_ms: Math.round(ageMs), phase },
+        `Cut in-flight request: ${method} ${path} after ${seconds(ageMs)}s (${phase}), because the process ends`,
+      );
+      this.#witness.ended(exchange, 'cut');
+    }
+    this.#witness.closeNow();
+  }
+
   /** The first order begins the stop. A later one may make it graver, or end its lame duck: what cannot wait locks now. */
   #begin(why: Why): void {
     this.#ordered = graverOf(this.#ordered, why.exitCode);
@@ -444,6 +465,7 @@ export class Service {
         cutNow: this.#hurry.cutNow.promise,
       },
     );
+    this.#gone = true;
     const report = reportOf(result, startedAt);
     this.#keep(report);
     this.#narrator.info({ report }, 'Service shutdown complete');

@@ -133,6 +133,8 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
   } while (inFlight.count > 0 && !forced);
   clearInterval(stallWatch);
+  // What the tail has let in after the deadline.
+  for (const exchange of [...connections.exchanges()]) cutExchange(exchange, 'the time is over');
   for (const connection of connections) if (connection.halfSent) gate.refuseHalfSent(connection);
   // Only the gate of the fail-safe stop keeps out what comes on open connections from here on. To end ten thousand of
   // them takes a process half a second, and the kernel, when the process ends, a tenth of that.

@@ -103,6 +103,11 @@ export class Witness {
     this.#audit?.reopen();
   }
 
+  /** For a process that ends in this turn. */
+  closeNow(): void {
+    this.#audit?.closeNow();
+  }
+
   /** @returns whether everything is on disk */
   async close(): Promise<boolean> {
     return this.#audit === undefined || (await this.#audit.close());

@@ -35,6 +35,7 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
       force: () => undefined,
       reload: () => undefined,
       crash: (origin, error) => void service.crash(origin, error),
+      exit: (code) => service.lose(code),
     });
     await service.start();
     const beat = setInterval(() => tell({ type: 'beat', snapshot: service.metrics() }), BEAT_MS);
@@ -131,6 +132,7 @@ class HandedListener implements Listener {
     const limit = this.#server?.maxConnections ?? 0;
     if (this.#server === undefined || (limit > 0 && this.#open >= limit)) {
       socket.destroy();
+      this.#server?.emit('drop');
       return;
     }
     this.#open += 1;

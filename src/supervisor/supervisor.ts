@@ -295,6 +295,9 @@ export class Supervisor {
     return this.stopped;
   }
 
+  /** No application runs here: if the process ends early, nothing of it is in flight. */
+  lose(): void {}
+
   /** The lock comes first. @returns whether the latch is on disk */
   #lockAndLatch(reason: string, by: string): boolean {
     const { stateDir } = this.#config;
