@@ -149,10 +149,7 @@ function showDrain() {
     1,
     Math.round((Date.parse(shutdown.deadline) - Date.parse(shutdown.started)) / 1_000),
   );
-  text(
-    'time-label',
-    `Time: ${left} of ${whole} s left until what is in flight is cut (${clock(new Date(shutdown.deadline))})`,
-  );
+  text('time-label', `Time: ${left} of ${whole} s left, cut at ${clock(new Date(shutdown.deadline))}`);
   setBar('time', shutdown.remaining_seconds, whole);
   const { reason, started, emergency } = shutdown;
   const why = emergency === null ? '' : ` by ${emergency.by}: ${emergency.reason || 'no reason given'}`;
@@ -187,10 +184,7 @@ function showWorkers() {
   const { workers, generation, reload } = view.status;
   byId('crew').hidden = workers === null;
   if (workers === null) return;
-  text(
-    'crew-title',
-    `Workers: generation ${generation} serves${reload === null ? '' : ', a reload is under way'}`,
-  );
+  text('crew-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
   fill(
     'workers',
     workers.map((worker) => [
