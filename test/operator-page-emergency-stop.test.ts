@@ -56,8 +56,6 @@ for (const workers of [0, 2]) {
     t.notOk(await page.locator('#dialog').isVisible());
     t.equal(await page.locator('#name').inputValue(), '');
 
-    if (workers === 0) service.signal('SIGINT');
-    if (workers === 0) service.signal('SIGINT');
     crew.open('a');
     await headlineIs(page, /^STOPPED/);
     await service.exited;

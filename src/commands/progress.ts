@@ -24,8 +24,9 @@ export class Progress {
   }
 
   #draw(lines: readonly string[]): void {
-    const { columns, rows } = process.stdout;
-    // A line that is broken by the terminal, or scrolled out of it, could not be found again.
+    // A line that is broken by the terminal, or scrolled out of it, could not be found again. Some do not tell their size.
+    const columns = process.stdout.columns || Number.POSITIVE_INFINITY;
+    const rows = process.stdout.rows || Number.POSITIVE_INFINITY;
     const fitting = lines
       .slice(0, Math.max(1, rows - 1))
       .map((line) => line.slice(0, Math.max(1, columns - 1)));
