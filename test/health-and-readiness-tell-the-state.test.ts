@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import t from 'tap';
 import { type App, sendJson } from '../src/index.ts';
 import { version } from '../src/version.ts';
@@ -35,7 +36,6 @@ t.test('/health has exactly these fields', async (t) => {
     version,
   });
   t.type(uptime_seconds, 'number');
-  t.ok(event_loop === null || typeof event_loop === 'object', 'not known in the first second');
   t.ok((uptime_seconds as number) > 0);
 });
 
