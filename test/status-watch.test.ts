@@ -13,6 +13,7 @@ t.test('status --watch tells what changes, waits for a service that is gone, and
   const watch = ServiceProcess.spawn(t, { args: ['status', '--watch'], stateDir });
   const json = ServiceProcess.spawn(t, { args: ['status', '--watch', '--json'], stateDir });
   t.equal(await watch.line('Service running'), 'Service running: 0 in flight');
+  await json.line('"state":"running"');
   const busy = (await RawClient.open(service.port)).get('/hold/a');
   await service.line('holding a');
   await service.stop();
