@@ -13,6 +13,7 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['audit.ts', ['--rounds', '8']],
   ['reload.ts', ['--rounds', '4']],
   ['restart.ts', []],
+  ['page.ts', ['--pairs', '8']],
 ];
 
 let failed = false;

@@ -78,6 +78,14 @@ function oneOf<T extends string>(values: readonly T[]): (text: string) => T | un
   return (text) => values.find((value) => value === text);
 }
 
+/** Names as in a Host header, in lower case. Kept as one text: two configurations are compared by value. */
+function hostNames(text: string): string | undefined {
+  const names = text.split(',').map((name) => name.trim().toLowerCase());
+  return names.every((name) => /^[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?$/.test(name))
+    ? names.join(',')
+    : undefined;
+}
+
 const anyText = (text: string): string => text;
 const port = wholeNumber(0, 65_535);
 
@@ -113,6 +121,13 @@ export const SETTINGS = {
     'a port from 0 to 65535, or off',
     (text) => (text === 'off' ? 'off' : port(text)),
     "Port of the operator's door (status, metrics, probes), or off.",
+  ),
+  opsAllowedHosts: setting(
+    'OPS_ALLOWED_HOSTS',
+    '',
+    'host names separated by commas, without ports',
+    hostNames,
+    "More names the operator's door may be called by; addresses, localhost, OPS_HOST and this machine's name always are.",
   ),
   app: setting('APP', '', 'the path of an ES module', anyText, 'The application: the path of its module.'),
   shutdownTimeoutMs: duration('SHUTDOWN_TIMEOUT', '30', 'Longest wait for requests in flight when stopping.'),
@@ -246,7 +261,15 @@ type Settings = typeof SETTINGS;
 type Value<K extends keyof Settings> = Settings[K] extends Setting<infer T> ? T : never;
 
 /** Those that have no value unless one is given. */
-type Unset = 'app' | 'logFormat' | 'adminToken' | 'adminTokenFile' | 'auditLog' | 'auditKeyFile' | 'pidFile';
+type Unset =
+  | 'opsAllowedHosts'
+  | 'app'
+  | 'logFormat'
+  | 'adminToken'
+  | 'adminTokenFile'
+  | 'auditLog'
+  | 'auditKeyFile'
+  | 'pidFile';
 
 /** The settings, parsed. Durations are in milliseconds and end in `Ms`. */
 export type Config = { readonly [K in Exclude<keyof Settings, Unset>]: Value<K> } & {
@@ -325,7 +348,7 @@ function parse(
 
 /** What the supervisor's own process holds: new workers cannot change it. */
 const HELD: ReadonlySet<string> = new Set([
-  ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'STATE_DIR', 'PID_FILE'],
+  ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'STATE_DIR', 'PID_FILE'],
   ...['LOG_FORMAT', 'AUDIT_LOG', 'AUDIT_KEY_FILE'],
 ]);
 

@@ -24,7 +24,7 @@ t.test('help and version are told, and nothing is started for it', async (t) => 
     [0, helpText()],
     [0, `${version}\n`],
     [0, /^usage: master-agent stop\n[\s\S]*exit:/],
-    [0, /^usage: master-agent status \[--json\]\n[\s\S]*exit:/],
+    [0, /^usage: master-agent status \[--json\] \[--watch\]\n[\s\S]*exit:/],
   ]);
 });
 

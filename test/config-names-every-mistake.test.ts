@@ -15,6 +15,7 @@ const DEFAULTS: Record<SettingName, unknown> = {
   port: 8000,
   opsHost: '127.0.0.1',
   opsPort: 8001,
+  opsAllowedHosts: undefined,
   app: undefined,
   shutdownTimeoutMs: 30_000,
   shutdownDelayMs: 0,
@@ -70,6 +71,11 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     rule: 'a port from 0 to 65535, or off',
     good: { 0: 0, 9000: 9000, off: 'off' },
     bad: ['on', 'OFF', '65536', 'http'],
+  },
+  OPS_ALLOWED_HOSTS: {
+    rule: 'host names separated by commas, without ports',
+    good: { 'ops.example.com': 'ops.example.com', 'Web1, web-2,a_b': 'web1,web-2,a_b' },
+    bad: ['http://ops', 'ops:8001', 'a,,b', '*', 'a b'],
   },
   SHUTDOWN_TIMEOUT: { rule: SECONDS, good: { 0: 0, '0.5': 500, 86400: 86_400_000 }, bad: NOT_SECONDS },
   SHUTDOWN_DELAY: { rule: SECONDS, good: { 5: 5000 }, bad: NOT_SECONDS },
@@ -247,7 +253,7 @@ t.test('a reload can change the live settings alone', async (t) => {
       .filter(({ live }) => !live)
       .map(({ name }) => name),
     [
-      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
+      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
       ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
       ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'PID_FILE'],
     ],

@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import t from 'tap';
 import { type App, sendJson } from '../src/index.ts';
 import { version } from '../src/version.ts';
@@ -92,25 +93,29 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
   t.equal(answer.status, 200);
   t.equal(answer.headers.get('cache-control'), 'no-store');
   const status = (await answer.json()) as Record<string, unknown>;
-  const { since, uptime_seconds, ...rest } = status;
+  const { since, uptime_seconds, event_loop, ...rest } = status;
   t.match(await service.status(), { ...rest, since }, 'the same as the program sees');
   t.strictSame(rest, {
     service: 'master-agent',
     version,
+    host: hostname(),
     pid: process.pid,
     state: 'running',
     generation: 1,
     in_flight: { count: 0, oldest: [] },
     connections: { open: 1, idle: 1 },
+    answers: { '1xx': 0, '2xx': 1, '3xx': 0, '4xx': 0, '5xx': 0, none: 0 },
     rejected: { total: 0, starting: 0, stopping: 0, overloaded: 0 },
     shutdown: null,
     last_shutdown: null,
     last_reload: null,
+    reload: null,
     workers: null,
     audit: null,
   });
   t.match(since, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   t.type(uptime_seconds, 'number');
+  t.ok(event_loop === null || typeof event_loop === 'object', 'not known in the first second');
   idle.destroy();
 });
 

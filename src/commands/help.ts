@@ -7,7 +7,7 @@ const USAGE = `master-agent: an HTTP service that locks like a safe
 usage: master-agent [serve] [APP]   serve the application in the module APP, in the foreground
        master-agent stop            stop it and show the drain; ends with the exit code of the service
        master-agent reload          new settings, with WORKERS new code too; 1 when it was refused
-       master-agent status          what the operator's door tells; --json for programs
+       master-agent status          what the operator's door tells; --watch goes on, --json is for programs
        master-agent verify-audit    walk the seals of the audit log
        master-agent unlatch         let the service start again after an emergency shutdown
        master-agent help            this; COMMAND --help for one command

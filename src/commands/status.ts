@@ -1,38 +1,56 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import type { Config } from '../config.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../lifecycle/exit-code.ts';
+import type { View } from '../routes/pages.ts';
 import { drainLine, drainOf, type Status } from '../routes/status.ts';
+import { visible } from '../routes/visible.ts';
+import { follow } from './follow.ts';
 import { complain } from './help.ts';
 import { controlConfig, fetchStatus, operatorDoor } from './operator.ts';
+import { Progress } from './progress.ts';
 
-const HELP = `usage: master-agent status [--json]
+const HELP = `usage: master-agent status [--json] [--watch]
 
 Asks the operator's door what the service is doing and prints it.
 
   --json   the answer of GET /status as it came
+  --watch  goes on showing it until Ctrl-C: redrawn in place on a terminal, elsewhere a line when something has
+           changed, at most one a second; with --json a line of JSON each time. Waits for a service that is gone
   --help   this
 
-exit: 0 it answered, 1 nobody answered there, 78 bad configuration
+exit: 0 it answered, or --watch was ended; 1 nobody answered there; 78 bad configuration
 `;
+
+const RETRY_MS = 1_000;
 
 export async function run(args: readonly string[]): Promise<number> {
   let json: boolean | undefined;
-  let door: string | undefined;
+  let config: Config;
+  let isWatching: boolean | undefined;
   try {
     const { values } = parseArgs({
       args: [...args],
-      options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+      options: {
+        json: { type: 'boolean' },
+        watch: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+      },
     });
     if (values.help) {
       process.stdout.write(HELP);
       return ExitCode.Ok;
     }
     json = values.json;
-    door = operatorDoor(controlConfig());
+    isWatching = values.watch;
+    config = controlConfig();
   } catch (error) {
     return complain(error);
   }
+  const door = operatorDoor(config);
   if (door === undefined) return complain('OPS_PORT: want it on to ask for the status, got off');
+  if (isWatching) return watch(config, json ?? false);
   try {
     const status = await fetchStatus(door);
     process.stdout.write(json ? `${JSON.stringify(status)}\n` : render(status));
@@ -43,6 +61,39 @@ export async function run(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Until somebody ends it. A service that goes is waited for, wherever its door is when it comes back. */
+async function watch(config: Config, json: boolean): Promise<number> {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  const progress = new Progress();
+  const tell = (view: View): void => {
+    if (json) process.stdout.write(`${JSON.stringify(view.status)}\n`);
+    else progress.show(lineOf(view), [view.headline, ...render(view.status).trimEnd().split('\n')]);
+  };
+  let gone: Date | undefined;
+  while (!stop.signal.aborted) {
+    const door = operatorDoor(config) ?? '';
+    await follow(door, stop.signal, (view) => {
+      gone = undefined;
+      tell(view);
+    }).catch(() => undefined);
+    if (stop.signal.aborted) break;
+    gone ??= new Date();
+    if (!json)
+      progress.show(
+        `No answer from the operator's door at ${door} since ${gone.toLocaleTimeString('en-GB')}`,
+      );
+    await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+  }
+  progress.end('kept');
+  return ExitCode.Ok;
+}
+
+/** The same line as `stop` shows, and how it ended at the end. */
+function lineOf({ headline, status, report }: View): string {
+  return report === undefined ? drainLine(drainOf(status)) : headline;
+}
+
 function render(status: Status): string {
   const { connections, rejected, last_shutdown: last } = status;
   const lines = [
@@ -51,7 +102,7 @@ function render(status: Status): string {
     `connections: ${connections.open} open, ${connections.idle} idle; refused: ${rejected.total}`,
     ...status.in_flight.oldest.map(
       ({ id, method, path, age_ms, phase }) =>
-        `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  ${method} ${path}  ${phase}  ${id}`,
+        `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  ${method} ${visible(path)}  ${phase}  ${id}`,
     ),
   ];
   for (const worker of status.workers ?? []) {

@@ -7,8 +7,10 @@ import { ExitCode } from '../lifecycle/exit-code.ts';
 import { isAlive, type PidFileOwner, readPidFile } from '../lifecycle/pid-file.ts';
 import { findLiveRun, readReport, reportFile } from '../lifecycle/shutdown-record.ts';
 import { drainLine, drainOf } from '../routes/status.ts';
+import { visible } from '../routes/visible.ts';
 import { complain } from './help.ts';
 import { controlConfig, fetchStatus, operatorDoor } from './operator.ts';
+import { Progress } from './progress.ts';
 
 const HELP = `usage: master-agent stop
 
@@ -21,8 +23,6 @@ exit: as the service did (0 everything completed, 1 requests were cut); 0 when t
 `;
 
 const LOOK_MS = 100;
-/** Without a terminal a line is printed when something has changed, at most so often. */
-const LINE_MS = 1_000;
 /** Past its deadline by so much, a service is stuck. */
 const PATIENCE_MS = 15_000;
 
@@ -97,7 +97,7 @@ function conclude(pid: number, stateDir: string): number {
       `${rejected} refused with 503`,
   );
   for (const { method, path, age_ms } of cut)
-    say(`  cut: ${method} ${path} after ${(age_ms / 1000).toFixed(1)} s`);
+    say(`  cut: ${method} ${visible(path)} after ${(age_ms / 1000).toFixed(1)} s`);
   return exit_code;
 }
 
@@ -116,24 +116,4 @@ function nobody(owner: Exclude<PidFileOwner, { kind: 'ours' }>, file: string): s
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`);
-}
-
-/** One line redrawn in place on a terminal; plain lines, not too many, elsewhere. */
-class Progress {
-  #shown = '';
-  #shownMs = Number.NEGATIVE_INFINITY;
-
-  show(line: string): void {
-    if (line === this.#shown) return;
-    if (process.stdout.isTTY) process.stdout.write(`\r\x1b[2K${line}`);
-    else if (performance.now() - this.#shownMs >= LINE_MS) {
-      say(line);
-      this.#shownMs = performance.now();
-    } else return;
-    this.#shown = line;
-  }
-
-  end(): void {
-    if (process.stdout.isTTY && this.#shown !== '') process.stdout.write('\r\x1b[2K');
-  }
 }

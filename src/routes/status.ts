@@ -6,9 +6,12 @@ import type { AuditMode } from '../config.ts';
 import type { Phase } from '../http/exchange.ts';
 import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';
+import type { TallySnapshot } from '../http/tally.ts';
 import type { Lifecycle, State } from '../lifecycle/lifecycle.ts';
+import type { LoopDelayFigures } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
+import { visible } from './visible.ts';
 
 /** A request in flight, as an operator sees it: what blocks the drain. */
 export interface OpenRequest {
@@ -20,10 +23,21 @@ export interface OpenRequest {
   readonly phase: Phase;
 }
 
+/** Answers by the class of their status; `none`: the request ended without one. */
+export type Answers = Readonly<Record<'1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none', number>>;
+
+/** Who has ordered an emergency shutdown, and why. */
+export interface Emergency {
+  readonly by: string;
+  readonly reason: string;
+}
+
 /** The body of `GET /status`. */
 export interface Status {
   readonly service: 'master-agent';
   readonly version: string;
+  /** The machine's name. */
+  readonly host: string;
   readonly pid: number;
   readonly state: State;
   /** ISO 8601: when the state was entered. */
@@ -33,6 +47,8 @@ export interface Status {
   readonly generation: number;
   readonly in_flight: { readonly count: number; readonly oldest: readonly OpenRequest[] };
   readonly connections: { readonly open: number; readonly idle: number };
+  /** Admitted requests that have ended since the start. */
+  readonly answers: Answers;
   /** Requests answered with 503 since the start. */
   readonly rejected: Readonly<Record<RefusalReason, number>> & { readonly total: number };
   readonly shutdown: {
@@ -42,11 +58,21 @@ export interface Status {
     /** ISO 8601: when what is in flight will be cut. */
     readonly deadline: string;
     readonly remaining_seconds: number;
+    /** Until new requests are refused: above 0 in a lame duck alone. */
+    readonly lock_in_seconds: number;
+    /** Null before the lock. */
+    readonly in_flight_at_lock: number | null;
+    /** Set when it is an emergency shutdown. */
+    readonly emergency: Emergency | null;
   } | null;
   readonly last_shutdown: LastShutdown | null;
   readonly last_reload: ReloadOutcome | null;
+  /** Set while a reload is under way. */
+  readonly reload: { readonly started: string } | null;
   /** Null when there is no supervisor. */
   readonly workers: readonly WorkerStatus[] | null;
+  /** How late the event loop was in the last second or so; of several workers the latest. Null before it is known. */
+  readonly event_loop: LoopDelayFigures | null;
   /** Null when there is none. */
   readonly audit: {
     readonly mode: AuditMode;
@@ -86,7 +112,7 @@ export function drainLine({ state, inFlight, oldest: [first], left }: Drain): st
   const blocks =
     first === undefined
       ? ''
-      : `; oldest ${first.method} ${first.path}, ${(first.age_ms / 1000).toFixed(1)} s`;
+      : `; oldest ${first.method} ${visible(first.path)}, ${(first.age_ms / 1000).toFixed(1)} s`;
   return `${what}: ${inFlight} in flight${time}${blocks}`;
 }
 
@@ -113,15 +139,25 @@ export function sendStatus(response: ServerResponse, status: Status): void {
   sendJson(response, 200, status);
 }
 
+/** What a stop is known by beside its order. */
+export interface StopFacts {
+  readonly inFlightAtLock: number | undefined;
+  readonly emergency: Emergency | undefined;
+}
+
 /** What `GET /status` tells of a stop. */
-export function shutdownStatus({ order }: Lifecycle): Status['shutdown'] {
+export function shutdownStatus({ order, state }: Lifecycle, stop: StopFacts): Status['shutdown'] {
   if (order === undefined) return null;
-  const remainingMs = Math.max(0, order.deadlineMs - performance.now());
+  const now = performance.now();
+  const remainingMs = Math.max(0, order.deadlineMs - now);
   return {
     reason: order.reason,
     started: order.orderedAt.toISOString(),
     deadline: new Date(Date.now() + remainingMs).toISOString(),
     remaining_seconds: tenths(remainingMs / 1000),
+    lock_in_seconds: state === 'running' ? tenths(Math.max(0, order.lockAtMs - now) / 1000) : 0,
+    in_flight_at_lock: stop.inFlightAtLock ?? null,
+    emergency: stop.emergency ?? null,
   };
 }
 
@@ -137,6 +173,14 @@ export function auditStatus(log: AuditLog | undefined): Status['audit'] {
     unclean_end: uncleanEnd(recovery) ?? null,
     failure: failure?.message ?? null,
   };
+}
+
+/** The answers of all routes. */
+export function answersOf(tallies: readonly TallySnapshot[]): Answers {
+  const [none, one, two, three, four, five] = [0, 1, 2, 3, 4, 5].map((digit) =>
+    tallies.reduce((sum, { classes }) => sum + (classes[digit] ?? 0), 0),
+  ) as [number, number, number, number, number, number];
+  return { '1xx': one, '2xx': two, '3xx': three, '4xx': four, '5xx': five, none };
 }
 
 /** Seconds since this process began. */

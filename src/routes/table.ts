@@ -1,7 +1,9 @@
-import type { Router } from '../http/router.ts';
+import type { Handler, Router } from '../http/router.ts';
 import { type Admin, EMERGENCY_PATH, emergencyShutdown } from './admin.ts';
 import { type Health, health } from './health.ts';
+import type { HostCheck } from './host-check.ts';
 import { type MetricsSnapshot, metrics } from './metrics.ts';
+import type { Pages } from './pages.ts';
 import { livez, readyz, type Status, sendStatus } from './status.ts';
 
 /** Where the routes get what they tell. One process has it at hand; a supervisor asks its workers. */
@@ -17,14 +19,39 @@ export function addServiceRoutes(router: Router, facts: Facts, admin: Admin): vo
   router.post(EMERGENCY_PATH, (request, response) => emergencyShutdown(request, response, admin));
 }
 
+/** What the operator's door has for people. */
+export interface Sights {
+  readonly page: Handler;
+  readonly pages: Pages;
+}
+
 /** All routes of the operator's door. */
-export function addOperatorRoutes(router: Router, facts: Facts, admin: Admin): void {
+export function addOperatorRoutes(
+  router: Router,
+  facts: Facts,
+  admin: Admin,
+  { page, pages }: Sights,
+  check: HostCheck,
+): void {
+  // Probes and scrapes come by whatever name the platform has for this machine, and tell nothing that is not known.
   router.get('/livez', (_request, response) => livez(response));
   router.get('/readyz', (_request, response) => {
     const { ready, state } = facts.health();
     readyz(response, ready, state);
   });
-  router.get('/status', async (_request, response) => sendStatus(response, await facts.status()));
   router.get('/metrics', async (_request, response) => metrics(response, await facts.metrics()));
-  router.post(EMERGENCY_PATH, (request, response) => emergencyShutdown(request, response, admin));
+  // What a browser must not be tricked into reading, or into doing.
+  router.get('/', check(page));
+  router.get(
+    '/events',
+    check((request, response) => pages.open(request, response)),
+  );
+  router.get(
+    '/status',
+    check(async (_request, response) => sendStatus(response, await facts.status())),
+  );
+  router.post(
+    EMERGENCY_PATH,
+    check((request, response) => emergencyShutdown(request, response, admin)),
+  );
 }

@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import type { AuditLog } from '../audit/audit-log.ts';
 import type { Connections } from '../http/connections.ts';
 import type { Outcome } from '../http/exchange.ts';
@@ -5,11 +6,20 @@ import type { Gate } from '../http/gate.ts';
 import type { InFlight } from '../http/in-flight.ts';
 import type { Router } from '../http/router.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { LoopDelay } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 import type { Health } from '../routes/health.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
-import { auditStatus, OLDEST, type Status, shutdownStatus, uptime } from '../routes/status.ts';
+import {
+  answersOf,
+  auditStatus,
+  OLDEST,
+  type Status,
+  type StopFacts,
+  shutdownStatus,
+  uptime,
+} from '../routes/status.ts';
 import type { Facts } from '../routes/table.ts';
 import { version } from '../version.ts';
 
@@ -21,6 +31,8 @@ export interface FactSources {
   readonly gate: Gate;
   readonly router: Router;
   readonly outcomes: Readonly<Record<Outcome, number>>;
+  readonly loopDelay: LoopDelay;
+  readonly stop: () => StopFacts;
   readonly lastShutdown: () => LastShutdown | undefined;
   readonly lastReload: () => ReloadOutcome | undefined;
   readonly audit: () => AuditLog | undefined;
@@ -45,6 +57,7 @@ export function factsOf(parts: FactSources): ServiceFacts {
     return {
       service: 'master-agent',
       version,
+      host: hostname(),
       pid: process.pid,
       state: lifecycle.state,
       since: lifecycle.since.toISOString(),
@@ -52,11 +65,14 @@ export function factsOf(parts: FactSources): ServiceFacts {
       generation: 1,
       in_flight: { count: inFlight.count, oldest: oldest() },
       connections: { open: connections.size, idle: connections.idle },
+      answers: answersOf(router.tallies()),
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
-      shutdown: shutdownStatus(lifecycle),
+      shutdown: shutdownStatus(lifecycle, parts.stop()),
       last_shutdown: parts.lastShutdown() ?? null,
       last_reload: parts.lastReload() ?? null,
+      reload: null,
       workers: null,
+      event_loop: parts.loopDelay.read(),
       audit: auditStatus(parts.audit()),
     };
   }

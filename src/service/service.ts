@@ -15,6 +15,7 @@ import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
 import { addressOf, DOOR, handedSocket, probe, urlOf } from '../lifecycle/listen.ts';
+import { LoopDelay } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import { readToken } from '../lifecycle/secrets.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
@@ -22,8 +23,8 @@ import { signalNumber } from '../lifecycle/signals.ts';
 import { checkStopBudget } from '../lifecycle/stop-budget.ts';
 import { type Admin, type Attempt, Credential } from '../routes/admin.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
-import { openOperatorDoor } from '../routes/operator-door.ts';
-import type { Status } from '../routes/status.ts';
+import { type OperatorDoor, openOperatorDoor } from '../routes/operator-door.ts';
+import type { Emergency, Status } from '../routes/status.ts';
 import { addServiceRoutes } from '../routes/table.ts';
 import { version } from '../version.ts';
 import { type App, type AppSource, assertAppFile, loadApp } from './app.ts';
@@ -72,11 +73,12 @@ export class Service {
   readonly #facts: ServiceFacts;
   readonly #admin: Admin;
   readonly #credential = new Credential(undefined);
+  readonly #loopDelay = new LoopDelay();
   readonly #outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
   readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
   readonly #over = deferred<ShutdownReport>();
   #config: Config;
-  #operatorDoor: Server | undefined;
+  #operatorDoor: OperatorDoor | undefined;
   #record: ShutdownRecord | undefined;
   #starting: Promise<void> | undefined;
   /** Set once its start() is done: only what has started can be stopped. */
@@ -87,6 +89,8 @@ export class Service {
   #lastReload: ReloadOutcome | undefined;
   /** Nothing is left that the end of the process could cut. */
   #gone = false;
+  #inFlightAtLock: number | undefined;
+  #emergency: Emergency | undefined;
 
   /**
    * @param owner the supervisor whose worker this is, or `process` for a service that is a whole process: those leave
@@ -102,7 +106,10 @@ export class Service {
     this.#narrator = post === undefined ? log : pino({ level: 'silent' });
     this.#listener = post?.listener ?? new OwnListener(config.host, config.port);
     this.#witness = new Witness(log, (error) => this.#auditLost(error));
-    this.#lifecycle = new Lifecycle((state) => this.#witness.state(state));
+    this.#lifecycle = new Lifecycle((state) => {
+      this.#witness.state(state);
+      this.#operatorDoor?.changed();
+    });
     const around = { lifecycle: this.#lifecycle, inFlight: this.#inFlight, log };
     this.#gate = new Gate(
       { ...around, connections: this.#connections, summed: (count) => this.#witness.refused(count) },
@@ -128,6 +135,8 @@ export class Service {
       connections: this.#connections,
       router: this.#router,
       outcomes: this.#outcomes,
+      loopDelay: this.#loopDelay,
+      stop: () => ({ inFlightAtLock: this.#inFlightAtLock, emergency: this.#emergency }),
       lastShutdown: () => this.#record?.last,
       lastReload: () => this.#lastReload,
       audit: () => this.#witness.audit,
@@ -161,7 +170,7 @@ export class Service {
 
   /** Where the operator's door listens; null while it does not, or when it is off. */
   get operatorAddress(): AddressInfo | null {
-    return this.#operatorDoor === undefined ? null : addressOf(this.#operatorDoor);
+    return this.#operatorDoor === undefined ? null : addressOf(this.#operatorDoor.server);
   }
 
   /** The node:http server behind the gate, for a program that hands it connections of its own. */
@@ -200,6 +209,7 @@ export class Service {
     const config = this.#config;
     const abandoned = (): boolean => this.#lifecycle.state !== 'starting';
     if (abandoned()) return;
+    this.#loopDelay.begin();
     try {
       if (this.#post === undefined) await this.#openPremises();
       this.#witness.open(config, this.#post === undefined ? 'sole' : 'one of several');
@@ -253,7 +263,7 @@ export class Service {
       lifecycle: this.#lifecycle,
       log: this.#log,
     });
-    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor));
+    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor.server));
   }
 
   async #startApp(): Promise<void> {
@@ -288,7 +298,7 @@ export class Service {
     } catch (stopError) {
       this.#log.error({ err: stopError }, `The application's stop() failed: ${messageOf(stopError)}`);
     }
-    this.#closeOperatorDoor();
+    await this.#closeOperatorDoor();
     await this.#witness.close();
     this.#record?.abandon();
   }
@@ -301,6 +311,7 @@ export class Service {
   /** Keeps how a reload went, for `/status`. */
   noteReload(outcome: ReloadOutcome): void {
     this.#lastReload = outcome;
+    this.#operatorDoor?.changed();
   }
 
   /** Aborted at the lock. */
@@ -366,6 +377,7 @@ export class Service {
   /** The lock comes first. @returns whether the latch is on disk */
   #lockAndLatch(reason: string, by: string): boolean {
     const { stateDir } = this.#config;
+    this.#emergency ??= { by, reason };
     const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
     this.#log.warn({ by, emergency: reason }, told);
     this.#begin({
@@ -434,6 +446,8 @@ export class Service {
     this.#ordered = graverOf(this.#ordered, why.exitCode);
     if (why.delayMs === 0) this.#hurry.lockNow.resolve();
     this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
+    // A lame duck is no state of its own, but everybody who watches wants to see it.
+    this.#operatorDoor?.changed();
   }
 
   async #finish(why: Why): Promise<ShutdownReport> {
@@ -449,7 +463,10 @@ export class Service {
         log: this.#log,
         narrator: this.#narrator,
         outcomes: this.#outcomes,
-        locked: (inFlight) => this.#post?.locked(inFlight, this.#ordered),
+        locked: (inFlight) => {
+          this.#inFlightAtLock = inFlight;
+          this.#post?.locked(inFlight, this.#ordered);
+        },
         drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
         closeAudit: () => this.#witness.close(),
@@ -469,7 +486,7 @@ export class Service {
     const report = reportOf(result, startedAt);
     this.#keep(report);
     this.#narrator.info({ report }, 'Service shutdown complete');
-    this.#closeOperatorDoor();
+    await this.#closeOperatorDoor(report);
     return report;
   }
 
@@ -491,9 +508,9 @@ export class Service {
     }
   }
 
-  #closeOperatorDoor(): void {
-    this.#operatorDoor?.close();
-    this.#operatorDoor?.closeAllConnections();
+  async #closeOperatorDoor(report?: ShutdownReport): Promise<void> {
+    this.#loopDelay.end();
+    await this.#operatorDoor?.close(report);
   }
 
   #ended(exchange: Exchange, outcome: Outcome): void {

@@ -29,6 +29,8 @@ export interface CrewEvents {
   cut(requests: readonly CutRequest[]): void;
   /** A worker that had become ready has ended without a report. What it had in flight is lost. */
   died(worker: WorkerHandle): void;
+  /** A worker has come, is ready, or has gone. */
+  changed(): void;
   emergency(reason: string, by: string): void;
   auditLost(): void;
 }
@@ -111,6 +113,8 @@ export class Crew {
       ended: (gone) => this.#ended(gone),
     });
     this.#all.add(worker);
+    this.#events.changed();
+    void worker.ready.then(() => this.#events.changed());
     return worker;
   }
 
@@ -215,6 +219,7 @@ export class Crew {
     if (worker.snapshot !== undefined)
       this.departed = addDeparted(this.departed, worker.snapshot, worker.lost);
     if (worker.report === undefined && worker.readyMs !== undefined) this.#events.died(worker);
+    this.#events.changed();
     if (this.#stopping) return;
     if (worker.report?.exit_code === ExitCode.AuditLost) this.#events.auditLost();
     if (worker.dismissed || !this.#serving.includes(worker)) return;

@@ -18,8 +18,9 @@ export interface ReloadParts {
 export class Reloads {
   readonly counts: Record<'done' | 'refused', number> = { done: 0, refused: 0 };
   last: ReloadOutcome | undefined;
+  /** When the one that is under way began. */
+  startedAt: Date | undefined;
   readonly #parts: ReloadParts;
-  #running = false;
   #queued = false;
 
   constructor(parts: ReloadParts) {
@@ -28,21 +29,20 @@ export class Reloads {
 
   ask(): void {
     this.#queued = true;
-    if (!this.#running) void this.#runQueued();
+    if (this.startedAt === undefined) void this.#runQueued();
   }
 
   async #runQueued(): Promise<void> {
-    this.#running = true;
     while (this.#queued) {
       this.#queued = false;
       await this.#run();
     }
-    this.#running = false;
   }
 
   async #run(): Promise<void> {
     const { log, stateDir, reload, generation, began, ended } = this.#parts;
     const startedMs = Date.now();
+    this.startedAt = new Date(startedMs);
     const beganMs = performance.now();
     began();
     let reason = '';
@@ -61,6 +61,7 @@ export class Reloads {
     };
     this.counts[outcome.outcome] += 1;
     this.last = outcome;
+    this.startedAt = undefined;
     if (reason === '') log.info(`Reloaded: generation ${outcome.generation} serves`);
     else log.error(`Reload refused, generation ${outcome.generation} goes on serving: ${reason}`);
     ended(outcome);

@@ -33,6 +33,8 @@ export interface StopParts {
   readonly server: Server;
   /** Connections accepted so far. */
   readonly accepted: () => number;
+  /** Hears how many requests were in flight at the lock. */
+  readonly locked: (inFlight: number) => void;
   /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
   readonly closeAudit: () => Promise<boolean>;
 }
@@ -85,6 +87,7 @@ export async function stopAll(parts: StopParts, plan: StopPlan): Promise<Shutdow
   lifecycle.to('stopping');
   if (!plan.failSafe) stopAccepting(server);
   const inFlightAtLock = await countInFlight(workers);
+  parts.locked(inFlightAtLock);
   log.warn(
     { in_flight: inFlightAtLock },
     `Service state: STOPPING - ${plan.failSafe ? 'Rejecting new requests (fail-safe mode). ' : ''}` +

@@ -1,20 +1,29 @@
+import { hostname } from 'node:os';
 import type { AuditLog } from '../audit/audit-log.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
-import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 import type { MetricsSnapshot } from '../routes/metrics.ts';
-import { auditStatus, OLDEST, type Status, shutdownStatus, uptime } from '../routes/status.ts';
+import {
+  answersOf,
+  auditStatus,
+  OLDEST,
+  type Status,
+  type StopFacts,
+  shutdownStatus,
+  uptime,
+} from '../routes/status.ts';
 import type { Facts } from '../routes/table.ts';
 import { version } from '../version.ts';
 import type { Crew } from './crew.ts';
-import { sumRejected, sumTallies } from './totals.ts';
+import type { Reloads } from './reloads.ts';
+import { latestLoop, sumRejected, sumTallies } from './totals.ts';
 
 /** What the supervisor itself knows; the rest its workers are asked for. */
 export interface SupervisorSources {
   readonly lifecycle: Lifecycle;
   readonly crew: Crew;
-  readonly reloads: Readonly<Record<'done' | 'refused', number>>;
-  readonly lastReload: () => ReloadOutcome | undefined;
+  readonly reloads: Reloads;
+  readonly stop: () => StopFacts;
   readonly lastShutdown: () => LastShutdown | undefined;
   readonly audit: () => AuditLog | undefined;
 }
@@ -33,9 +42,11 @@ export function supervisorFacts(sources: SupervisorSources): Facts {
     const { departed, replaced } = crew;
     const add = (pick: (status: Status) => number): number =>
       snapshots.reduce((sum, { status }) => sum + pick(status), 0);
+    const tallies = sumTallies([...departed.tallies, ...snapshots.flatMap(({ tallies }) => tallies)]);
     const status: Status = {
       service: 'master-agent',
       version,
+      host: hostname(),
       pid: process.pid,
       state: lifecycle.state,
       since: lifecycle.since.toISOString(),
@@ -46,18 +57,21 @@ export function supervisorFacts(sources: SupervisorSources): Facts {
         open: add(({ connections }) => connections.open),
         idle: add(({ connections }) => connections.idle),
       },
+      answers: answersOf(tallies),
       rejected: sumRejected([departed.rejected, ...snapshots.map(({ status: { rejected } }) => rejected)]),
-      shutdown: shutdownStatus(lifecycle),
+      shutdown: shutdownStatus(lifecycle, sources.stop()),
       last_shutdown: sources.lastShutdown() ?? null,
-      last_reload: sources.lastReload() ?? null,
+      last_reload: reloads.last ?? null,
+      reload: reloads.startedAt === undefined ? null : { started: reloads.startedAt.toISOString() },
       workers,
+      event_loop: latestLoop(snapshots),
       audit: auditStatus(sources.audit()),
     };
     const metrics: MetricsSnapshot = {
       status,
-      tallies: sumTallies([...departed.tallies, ...snapshots.flatMap(({ tallies }) => tallies)]),
+      tallies,
       cut: snapshots.reduce((sum, { cut }) => sum + cut, departed.cut),
-      supervisor: { replaced, reloads },
+      supervisor: { replaced, reloads: reloads.counts },
     };
     return { status, metrics };
   }

@@ -1,4 +1,3 @@
-import type { Server as HttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from 'pino';
 import { AuditLog } from '../audit/audit-log.ts';
@@ -23,7 +22,8 @@ import { ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-recor
 import { signalNumber } from '../lifecycle/signals.ts';
 import { checkStopBudget } from '../lifecycle/stop-budget.ts';
 import { type Attempt, Credential } from '../routes/admin.ts';
-import { openOperatorDoor } from '../routes/operator-door.ts';
+import { type OperatorDoor, openOperatorDoor } from '../routes/operator-door.ts';
+import type { Emergency } from '../routes/status.ts';
 import type { Notifier } from '../systemd/notify.ts';
 import { Crew } from './crew.ts';
 import { BEAT_MS } from './messages.ts';
@@ -63,13 +63,15 @@ export class Supervisor {
   readonly #over = deferred<ShutdownReport>();
   #config: Config;
   #variables: NodeJS.ProcessEnv;
-  #operatorDoor: HttpServer | undefined;
+  #operatorDoor: OperatorDoor | undefined;
   #record: ShutdownRecord | undefined;
   #audit: AuditLog | undefined;
   #finishing: Promise<void> | undefined;
   /** What a stop that goes well ends with: the gravest of what ordered it. */
   #ordered: ExitCode = ExitCode.Ok;
   #accepted = 0;
+  #inFlightAtLock: number | undefined;
+  #emergency: Emergency | undefined;
 
   constructor({ config, log, notifier, configure, variables }: SupervisorParts) {
     this.#config = config;
@@ -77,10 +79,14 @@ export class Supervisor {
     this.#log = log;
     this.#notifier = notifier;
     this.#configure = configure;
-    this.#lifecycle = new Lifecycle((state) => this.#audit?.record('state', { state }));
+    this.#lifecycle = new Lifecycle((state) => {
+      this.#audit?.record('state', { state });
+      this.#operatorDoor?.changed();
+    });
     this.#crew = new Crew(log, {
       cut: (requests) => logCut(requests, log),
       died: (worker) => this.#recordDeath(worker),
+      changed: () => this.#operatorDoor?.changed(),
       emergency: (reason, by) => this.#lockAndStop(reason, by),
       auditLost: () => this.#auditLost(new Error('a worker could not write it')),
     });
@@ -89,7 +95,10 @@ export class Supervisor {
       stateDir: config.stateDir,
       reload: () => this.#reloadOnce(),
       generation: () => this.#crew.generation,
-      began: () => notifier.reloading(),
+      began: () => {
+        notifier.reloading();
+        this.#operatorDoor?.changed();
+      },
       ended: (outcome) => this.#reloaded(outcome),
     });
     // As node:http has it for its own: without noDelay small pieces of an answer wait for the client's acknowledgement.
@@ -148,8 +157,8 @@ export class Supervisor {
       supervisorFacts({
         lifecycle: this.#lifecycle,
         crew: this.#crew,
-        reloads: this.#reloads.counts,
-        lastReload: () => this.#reloads.last,
+        reloads: this.#reloads,
+        stop: () => ({ inFlightAtLock: this.#inFlightAtLock, emergency: this.#emergency }),
         lastShutdown: () => this.#record?.last,
         audit: () => this.#audit,
       }),
@@ -160,7 +169,7 @@ export class Supervisor {
       },
       { lifecycle: this.#lifecycle, log: this.#log },
     );
-    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor));
+    if (this.#operatorDoor !== undefined) this.#record.announce(urlOf(this.#operatorDoor.server));
     if (this.#lifecycle.state !== 'starting') return;
     this.#openAudit();
     this.#credential.set(readToken(config));
@@ -193,7 +202,7 @@ export class Supervisor {
     this.#finishing = Promise.resolve();
     stopAccepting(this.#server);
     await this.#crew.killAll();
-    this.#closeOperatorDoor();
+    await this.#closeOperatorDoor();
     await this.#audit?.close();
     this.#record?.abandon();
     this.#over.reject(error);
@@ -261,6 +270,7 @@ export class Supervisor {
 
   #reloaded({ outcome, reason, generation }: ReloadOutcome): void {
     this.#audit?.record('reload', { outcome, reason, generation });
+    this.#operatorDoor?.changed();
     // A stop has its own words for the service manager.
     if (this.#lifecycle.order !== undefined) return;
     if (this.#lifecycle.state === 'running') this.#notifier.ready();
@@ -318,6 +328,7 @@ export class Supervisor {
 
   /** All workers lock when one of them was told to; that one has set the latch. */
   #lockAndStop(reason: string, by: string): void {
+    this.#emergency ??= { by, reason };
     this.#log.warn(
       { by, emergency: reason },
       `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`,
@@ -348,6 +359,8 @@ export class Supervisor {
       this.#crew.tellAll({ type: 'lock' });
     }
     this.#finishing ??= this.#finish(why).then(this.#over.resolve, this.#over.reject);
+    // A lame duck is no state of its own, but everybody who watches wants to see it.
+    this.#operatorDoor?.changed();
   }
 
   async #finish(why: Why): Promise<ShutdownReport> {
@@ -360,6 +373,10 @@ export class Supervisor {
         crew: this.#crew,
         server: this.#server,
         accepted: () => this.#accepted,
+        locked: (inFlight) => {
+          this.#inFlightAtLock = inFlight;
+          this.#operatorDoor?.changed();
+        },
         closeAudit: async () => this.#audit === undefined || this.#audit.close(),
       },
       {
@@ -377,7 +394,7 @@ export class Supervisor {
       this.#log.error(`The report of this stop could not be kept: ${messageOf(error)}`);
     }
     this.#log.info({ report }, 'Service shutdown complete');
-    this.#closeOperatorDoor();
+    await this.#closeOperatorDoor(report);
     return report;
   }
 
@@ -401,8 +418,7 @@ export class Supervisor {
     this.#audit?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
   }
 
-  #closeOperatorDoor(): void {
-    this.#operatorDoor?.close();
-    this.#operatorDoor?.closeAllConnections();
+  async #closeOperatorDoor(report?: ShutdownReport): Promise<void> {
+    await this.#operatorDoor?.close(report);
   }
 }

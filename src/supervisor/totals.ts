@@ -49,6 +49,12 @@ function add(a: TallySnapshot, b: TallySnapshot): TallySnapshot {
   };
 }
 
+/** Of several event loops the one that is latest. */
+export function latestLoop(snapshots: readonly MetricsSnapshot[]): Status['event_loop'] {
+  const all = snapshots.flatMap(({ status: { event_loop } }) => (event_loop === null ? [] : [event_loop]));
+  return all.sort((a, b) => b.delay_max_ms - a.delay_max_ms)[0] ?? null;
+}
+
 export function sumRejected(all: readonly Status['rejected'][]): Status['rejected'] {
   const sum = { ...NOBODY.rejected };
   for (const one of all) {

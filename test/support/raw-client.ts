@@ -55,7 +55,7 @@ export class RawClient {
   /** Writes the head of a request with a Host, and no body. */
   request(method: string, path: string, headers: Readonly<Record<string, string>> = {}): this {
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-    return this.write(`${method} ${path} HTTP/1.1\r\nHost: test\r\n${lines.join('')}\r\n`);
+    return this.write(`${method} ${path} HTTP/1.1\r\nHost: localhost\r\n${lines.join('')}\r\n`);
   }
 
   get(path: string): this {
