@@ -1,4 +1,6 @@
+import { join } from 'node:path';
 import t from 'tap';
+import { readRecords } from './support/audit.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess } from './support/service-process.ts';
 
@@ -59,4 +61,17 @@ t.test('what completes before the deadline is not cut', async (t) => {
   t.match(service.output, 'WARNING: Shutdown timeout: 1 requests still in-flight after 1s');
   t.match(service.report(), { completed: 1, cut: [{ path: '/hang' }] });
   hanging.destroy();
+});
+
+t.test('a handler that gives up when it is cut was cut, and has not completed', async (t) => {
+  const service = await ServiceProcess.running(t, { env: { SHUTDOWN_TIMEOUT: '1' } });
+  const client = (await RawClient.open(service.port)).get('/until-cut');
+  await service.line('waiting for the cut');
+  await service.stop();
+  t.strictSame(await service.exited, { code: 1, signal: null });
+  t.equal(client.pending, '');
+  t.match(service.report(), { in_flight_at_lock: 1, completed: 0, cut: [{ path: '/until-cut' }] });
+  t.match(readRecords(join(service.stateDir, 'audit.ndjson'), 'request'), [
+    { path: '/until-cut', outcome: 'cut' },
+  ]);
 });

@@ -232,7 +232,7 @@ export class Exchange implements Context {
 
   /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
   cut(): void {
-    this.#cut = true;
+    this.#cut = this.response?.writableFinished !== true;
     this.#gone?.abort(new Error('the request was cut: the service had to stop'));
     this.request.socket.destroy();
   }
@@ -241,7 +241,8 @@ export class Exchange implements Context {
   end(): Outcome {
     const { response } = this;
     this.over = true;
-    const completed = response === undefined ? !this.#cut : response.writableFinished;
+    // A handler may well write a whole answer when it learns of the cut: there is nobody left to read it.
+    const completed = !this.#cut && (response === undefined || response.writableFinished);
     const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, this.ageMs);
