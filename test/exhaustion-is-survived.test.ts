@@ -1,10 +1,13 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { command } from './support/audit.ts';
 import { RawClient } from './support/raw-client.ts';
 import { NODE_ARGS, ServiceProcess } from './support/service-process.ts';
+import { SmallDisk } from './support/small-disk.ts';
 
 /** Opens so many connections, each of which then does what it is told. They go with the test. */
 async function crowd(
@@ -49,6 +52,47 @@ async function hold(service: ServiceProcess): Promise<RawClient> {
   await service.line('holding a');
   return client;
 }
+
+/** In processes of their own, each below the limit of descriptors; what they hold is idle and was used once. */
+const MANY = { processes: 2, each: 9_000 };
+/** Bare node:http holds ten thousand of them in about 90 MB. */
+const MOST_MEGABYTES = 600;
+
+t.test(
+  '18,000 connections: bounded memory, others are served, and a stop answers what is in flight',
+  async (t) => {
+    const service = await ServiceProcess.running(t);
+    const held = await hold(service);
+    const clients = Array.from({ length: MANY.processes }, () =>
+      spawn(
+        process.execPath,
+        ['--import', 'tsx', 'bench/idle-clients.ts', String(service.port), String(MANY.each)],
+        { stdio: ['ignore', 'pipe', 'inherit'] },
+      ),
+    );
+    t.teardown(() => {
+      for (const client of clients) client.kill('SIGKILL');
+    });
+    await Promise.all(clients.map(({ stdout }) => once(stdout, 'data')));
+    const most = MANY.processes * MANY.each;
+    const { connections } = await service.statusWhen(({ connections }) => connections.open > most);
+    t.equal(connections.idle, most, 'and one is not');
+    t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 200);
+    const resident = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${service.pid}/status`, 'latin1'))?.[1];
+    t.ok(Number(resident) / 1024 < MOST_MEGABYTES, `${resident} kB`);
+    await assertStops(t, service, held);
+  },
+);
+
+t.test('a state directory that cannot be written is named before anything is opened', async (t) => {
+  const disk = SmallDisk.mount(t);
+  if (disk === undefined) return;
+  disk.makeReadOnly();
+  const service = ServiceProcess.spawn(t, { stateDir: join(disk.dir, 'state') });
+  t.strictSame(await service.exited, { code: 78, signal: null });
+  t.match(service.output, /STATE_DIR: want a directory that can be written/);
+  t.notMatch(service.output, 'Accepting requests');
+});
 
 t.test('more connections than descriptors: a line says so, it recovers, and a stop works', async (t) => {
   const service = await ServiceProcess.running(t);

@@ -4,8 +4,8 @@ import { judge, type Played } from './fuzz/play.ts';
 import { readStrictly } from './fuzz/reference.ts';
 import './support/service-process.ts';
 
-/** A seed of every run's own finds more in the end; what it finds is told with the seed. */
-const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
+/** The same bytes in every run: a test says whether something has changed. `npm run fuzz` is what looks for more. */
+const SEED = Number(process.env.FUZZ_SEED ?? 1);
 const CASES = 150;
 
 t.test(

@@ -27,6 +27,12 @@ export class SmallDisk {
     return undefined;
   }
 
+  /** From now on nothing can be written. @throws Error when it cannot be so */
+  makeReadOnly(): void {
+    const { status, stderr } = spawnSync('mount', ['-o', 'remount,ro', this.dir], { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`${this.dir} stays writable: ${stderr}`);
+  }
+
   /** Takes all the room that is left. */
   fill(): void {
     const fd = openSync(join(this.dir, 'filler'), 'a');
