@@ -17,6 +17,8 @@ export interface Differences {
   readonly recordedNotAnswered: readonly number[];
   /** Refused with a 503 that says it was never dispatched, and yet the application has seen it, or the audit log. */
   readonly refusedButDispatched: readonly number[];
+  /** No answer came, and yet the application has seen it, or the audit log: nobody can know whether to send it again. */
+  readonly lostButDispatched: readonly number[];
   /** Seen by the application more than once. */
   readonly dispatchedTwice: readonly number[];
 }
@@ -40,14 +42,16 @@ export function compare(
   );
   const answered = ledger.answers(200).map(({ number }) => number);
   const known = new Set(answered);
+  const lost = ledger.entries.filter((entry) => entry.lost !== undefined).map(({ number }) => number);
   return {
-    lost: ledger.entries.filter(({ lost }) => lost !== undefined).map(({ number }) => number),
+    lost,
     answeredNotRecorded: answered.filter((number) => !completed.has(number)),
     recordedNotAnswered: [...completed].filter((number) => !known.has(number)),
     refusedButDispatched: ledger
       .answers(503)
       .map(({ number }) => number)
       .filter((number) => seen.has(number) || admitted.has(number)),
+    lostButDispatched: lost.filter((number) => seen.has(number) || admitted.has(number)),
     dispatchedTwice: dispatched.filter((number, index) => dispatched.indexOf(number) !== index),
   };
 }

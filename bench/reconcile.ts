@@ -74,7 +74,15 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
       (path) => Number(path.split('/').at(-1)),
     );
     const differing = Object.values(differences).flat().length;
-    if (differing > 0) console.error(settings, differences);
+    if (differing > 0) {
+      console.error(settings, differences);
+      for (const { number, lost, sentMs, endedMs = Number.NaN } of ledger.entries) {
+        if (lost !== undefined)
+          console.error(
+            `${number} ${lost}: sent ${(sentMs - exit.atMs).toFixed(1)} ms after the exit, over ${(endedMs - sentMs).toFixed(1)} ms later`,
+          );
+      }
+    }
     return { settings, ledger: String(ledger), statuses: [...ledger.statuses], exit, differences, differing };
   } finally {
     rmSync(directory, { recursive: true, force: true });
@@ -102,12 +110,16 @@ function report(): void {
   console.log(`${machine(availableParallelism(), load)}\n`);
   console.log(
     table(
-      ['', '200', '503', 'lost', 'not on record', 'not answered', 'refused, yet dispatched', 'twice', 'exit'],
+      [
+        ...['', '200', '503', 'lost', 'lost, yet dispatched', 'not on record', 'not answered'],
+        ...['refused, yet dispatched', 'twice', 'exit'],
+      ],
       scenes.map(({ settings, statuses, differences, exit }) => {
         const count = (status: number): string => String(new Map(statuses).get(status) ?? 0);
-        const { lost, answeredNotRecorded, recordedNotAnswered, refusedButDispatched, dispatchedTwice } =
-          differences;
-        const lists = [lost, answeredNotRecorded, recordedNotAnswered, refusedButDispatched, dispatchedTwice];
+        const lists = [
+          ...[differences.lost, differences.lostButDispatched, differences.answeredNotRecorded],
+          ...[differences.recordedNotAnswered, differences.refusedButDispatched, differences.dispatchedTwice],
+        ];
         return [
           `WORKERS=${settings.WORKERS}, ${settings.AUDIT_MODE}`,
           ...[count(200), count(503), ...lists.map(({ length }) => String(length)), String(exit.code)],

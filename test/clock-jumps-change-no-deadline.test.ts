@@ -68,6 +68,7 @@ for (const [name, ms] of [
 const WALL_CLOCK: Readonly<Record<string, string>> = {
   'http/exchange.ts': 'the time of a record',
   'routes/status.ts': 'the deadline as a time, for people',
+  'routes/history.ts': 'when a second of the history was, for people',
   'service/flight-recorder.ts': 'when a request began, for another process to read',
   'service/alone.ts': 'when a reload began, in its outcome',
   'supervisor/reloads.ts': 'when a reload began, in its outcome',
