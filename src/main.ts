@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { afterReading } from './lifecycle/deadline.ts';
 import { ExitCode } from './lifecycle/exit-code.ts';
 import { SignalTrap } from './lifecycle/signals.ts';
 import { WORKER_VARIABLE } from './supervisor/messages.ts';
@@ -24,8 +23,6 @@ process.on('exit', () => {
   if (!ended) process.exitCode = ExitCode.Internal;
 });
 const code = await play();
-// What has come on open connections meanwhile is refused before they end with the process.
-await afterReading(0);
 ended = true;
 process.exit(code);
 

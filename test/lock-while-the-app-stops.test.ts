@@ -16,7 +16,7 @@ t.test("a request on an idle connection gets the 503 while the application's sto
 
   assertRefused(t, await idle.get('/').response());
   service.child.send({ release: 'stop' });
-  t.equal(await silent.ended, 'fin', 'what is open ends with the process');
+  t.equal(await silent.ended, 'fin', 'what is open ends after it');
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.ok(
     service.lines.some((line) => line.includes('Refused 1 requests: stopping')),

@@ -43,6 +43,11 @@ export class Connection {
     return this.exchanges.length === 0 && this.refused.length === 0;
   }
 
+  /** Whether nothing is on it, not even a part of a request, or what is left of an answer. */
+  get isAtRest(): boolean {
+    return this.idle && !this.#closing && !this.halfSent && this.socket.writableLength === 0;
+  }
+
   /** Whether an answer has ended this connection: what comes behind it is not processed (RFC 9112 section 9.6). */
   get closing(): boolean {
     return (

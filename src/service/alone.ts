@@ -31,7 +31,7 @@ export class Alone {
     this.#log = parts.log;
     this.#notifier = parts.notifier;
     this.#configure = parts.configure;
-    this.#service = new Service(parts.config.app ?? {}, parts.config, parts.log, 'process');
+    this.#service = new Service(parts.config.app ?? {}, parts.config, parts.log);
   }
 
   get stopped(): Promise<ShutdownReport> {

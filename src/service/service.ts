@@ -61,7 +61,6 @@ export class Service {
   readonly #narrator: Logger;
   readonly #source: AppSource;
   readonly #post: Post | undefined;
-  readonly #endsProcess: boolean;
   readonly #listener: Listener;
   readonly #witness: Witness;
   readonly #lifecycle: Lifecycle;
@@ -92,17 +91,12 @@ export class Service {
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
 
-  /**
-   * @param owner the supervisor whose worker this is, or `process` for a service that is a whole process: those leave
-   * to the kernel what is still open at the end. Without an owner it is a part of another program
-   */
-  constructor(source: AppSource, config: Config, log: Logger, owner?: Post | 'process') {
-    const post = owner === 'process' ? undefined : owner;
+  /** @param post set when a supervisor runs this service; without it the service stands alone */
+  constructor(source: AppSource, config: Config, log: Logger, post?: Post) {
     this.#source = source;
     this.#config = config;
     this.#log = log;
     this.#post = post;
-    this.#endsProcess = owner !== undefined;
     this.#narrator = post === undefined ? log : pino({ level: 'silent' });
     this.#listener = post?.listener ?? new OwnListener(config.host, config.port);
     this.#witness = new Witness(log, (error) => this.#auditLost(error));
@@ -477,7 +471,6 @@ export class Service {
         announcement: `${why.announcement} Initiating graceful shutdown${enableFailSafe ? ' (fail-safe)' : ''}...`,
         timeoutMs: shutdownTimeoutMs,
         failSafe: enableFailSafe,
-        endsProcess: this.#endsProcess,
         lockNow: this.#hurry.lockNow.promise,
         cutNow: this.#hurry.cutNow.promise,
       },

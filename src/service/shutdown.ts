@@ -16,6 +16,8 @@ const STALL_CHECK_MS = 500;
 /** The quiet tail: gone when so long nothing came, and in any case after the bound. */
 const QUIET_MS = 10;
 const TAIL_MS = 250;
+/** So many connections are ended before the others are looked at again. */
+const HUNG_UP_AT_ONCE = 1_000;
 /** What the application's stop() gets, however little of the deadline is left. */
 const LEAST_STOP_MS = 1_000;
 /** What the audit log gets to write its end: a disk that does not answer must not hold the process. */
@@ -51,8 +53,6 @@ export interface ShutdownPlan {
   readonly delayMs: number;
   readonly timeoutMs: number;
   readonly failSafe: boolean;
-  /** Whether the process ends with the service, and what is open ends with the process. */
-  readonly endsProcess: boolean;
   /** What a stop without cut requests ends with: asked at its end, for what orders it may become graver. */
   readonly exitCode: () => ExitCode;
   /** Fulfilled when the lame duck has to end at once. */
@@ -135,12 +135,10 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   clearInterval(stallWatch);
   // What the tail has let in after the deadline.
   for (const exchange of [...connections.exchanges()]) cutExchange(exchange, 'the time is over');
-  for (const connection of connections) if (connection.halfSent) gate.refuseHalfSent(connection);
-  // Only the gate of the fail-safe stop keeps out what comes on open connections from here on. To end ten thousand of
-  // them takes a process half a second, and the kernel, when the process ends, a tenth of that.
-  if (!plan.endsProcess || !plan.failSafe) await hangUp(connections);
-
+  // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
+  if (!plan.failSafe) await hangUp(gate, connections);
   const left = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
+  await hangUp(gate, connections);
   gate.flushSummary();
   lifecycle.to('stopped');
   const kept = await closeAudit(parts);
@@ -217,9 +215,20 @@ function signs(connections: Connections): string {
   return `${connections.arrivals} ${dropped}`;
 }
 
-/** Half-closes what is left, lets the loop read once more, then destroys it. */
-async function hangUp(connections: Connections): Promise<void> {
-  for (const { socket } of connections) socket.end();
+/**
+ * Ends what is left: half-closes it, lets the loop read once more, then destroys it. What comes on a connection between
+ * the last look at it and its end is lost, so an idle one is destroyed at once, and after every few of them the loop
+ * turns: what has come on the others meanwhile is refused.
+ */
+async function hangUp(gate: Gate, connections: Connections): Promise<void> {
+  let ended = 0;
+  for (const connection of connections) {
+    if (connection.halfSent) gate.refuseHalfSent(connection);
+    if (connection.isAtRest) connection.socket.destroy();
+    else connection.socket.end();
+    ended += 1;
+    if (ended % HUNG_UP_AT_ONCE === 0) await afterReading(0);
+  }
   if (connections.size > 0) await afterReading(0);
   for (const { socket } of connections) socket.destroy();
 }
