@@ -13,6 +13,10 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['audit.ts', ['--rounds', '8']],
   ['reload.ts', ['--rounds', '4']],
   ['restart.ts', []],
+  ['reconcile.ts', []],
+  ['scale.ts', ['--rounds', '2']],
+  ['overload.ts', ['--seconds', '2']],
+  ['timeline.ts', []],
   ['page.ts', ['--pairs', '8']],
 ];
 

@@ -1,19 +1,21 @@
 /**
  * More requests than can be served, with MAX_IN_FLIGHT set: an open loop offers multiples of what a closed loop has
  * reached. Goodput is what was answered with 200. Afterwards, still under the load, the operator's door is asked and
- * the service is told to stop.
+ * the service is told to stop. `--picture` draws the goodput and the latency: `pictures/overload-*.svg`.
  */
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { machine, table } from './figures.ts';
 import { LedgerClient } from './ledger-client.ts';
+import { draw } from './picture.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '5' },
     json: { type: 'boolean', default: false },
+    picture: { type: 'boolean', default: false },
   },
 });
 const ms = Number(values.seconds) * 1000;
@@ -92,6 +94,7 @@ else {
       `and a stop ended with ${code} after ${stop.exitMs.toFixed(0)} ms.`,
   );
 }
+if (values.picture) await picture();
 process.exit(code === 0 ? 0 : 1);
 
 /** @param perSecond undefined for a closed loop that keeps the limit full */
@@ -116,4 +119,52 @@ async function measure(perSecond: number | undefined, multiple: number, forMs: n
     p50: at(0.5),
     p99: at(0.99),
   };
+}
+
+async function picture(): Promise<void> {
+  const x = {
+    field: 'multiple',
+    type: 'quantitative' as const,
+    title: 'offered, in multiples of what can be served',
+    axis: { values: MULTIPLES, grid: false },
+  };
+  const line = { type: 'line' as const, point: true, strokeWidth: 2 };
+  await draw('overload', (theme) => ({
+    hconcat: [
+      {
+        width: 320,
+        height: 160,
+        title: 'Answered with 200, of the peak',
+        data: { values: rows.map(({ multiple, goodput }) => ({ multiple, goodput: goodput / peak })) },
+        mark: { ...line, color: theme.ours },
+        encoding: {
+          x,
+          y: { field: 'goodput', type: 'quantitative', title: null, scale: { domain: [0, 1.2] } },
+        },
+      },
+      {
+        width: 320,
+        height: 160,
+        title: `Latency of these, ms (a request takes ${SERVICE_MS})`,
+        data: {
+          values: rows.flatMap(({ multiple, p50, p99 }) => [
+            { multiple, ms: p50, what: 'median' },
+            { multiple, ms: p99, what: '99 of 100' },
+          ]),
+        },
+        mark: line,
+        encoding: {
+          x,
+          y: { field: 'ms', type: 'quantitative', title: null, scale: { domainMin: 0 } },
+          color: {
+            field: 'what',
+            type: 'nominal',
+            title: null,
+            legend: { orient: 'bottom' },
+            scale: { domain: ['median', '99 of 100'], range: [theme.answered, theme.refused] },
+          },
+        },
+      },
+    ],
+  }));
 }
