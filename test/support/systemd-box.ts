@@ -175,8 +175,15 @@ export class SystemdBox {
   }
 
   /** Waits until the unit has come to a state that nothing in the journal tells of. */
+  /** @throws Error, with the end of the journal, when the unit has failed instead */
   async untilProperty(name: string, value: string, unit = UNIT): Promise<void> {
-    while ((await this.property(name, unit)) !== value);
+    for (;;) {
+      if ((await this.property(name, unit)) === value) return;
+      if (value !== 'failed' && (await this.property('ActiveState', unit)) === 'failed') {
+        const end = this.journal.slice(-20).map(({ text }) => text);
+        throw new Error(`${unit} has failed, and was to be ${value}:\n${end.join('\n')}`);
+      }
+    }
   }
 
   /** Asks the service for a path; what curl says of it. */
