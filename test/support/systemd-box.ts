@@ -6,6 +6,8 @@ import type { Test } from 'tap';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const SCRIPT = fileURLToPath(new URL('./systemd-box.sh', import.meta.url));
+/** Longer than a stop may take; what is not so by then will not be. */
+const PROPERTY_MS = 90_000;
 const UNIT = 'master-agent.service';
 export const STATE_DIR = '/var/lib/master-agent';
 /** Where the application of the service in the box is: a copy of test/fixtures/box-app.mjs. */
@@ -175,14 +177,15 @@ export class SystemdBox {
   }
 
   /** Waits until the unit has come to a state that nothing in the journal tells of. */
-  /** @throws Error, with the end of the journal, when the unit has failed instead */
+  /** @throws Error, with the end of the journal, when the unit has failed instead, or nothing happens */
   async untilProperty(name: string, value: string, unit = UNIT): Promise<void> {
+    const untilMs = performance.now() + PROPERTY_MS;
     for (;;) {
       if ((await this.property(name, unit)) === value) return;
-      if (value !== 'failed' && (await this.property('ActiveState', unit)) === 'failed') {
-        const end = this.journal.slice(-20).map(({ text }) => text);
-        throw new Error(`${unit} has failed, and was to be ${value}:\n${end.join('\n')}`);
-      }
+      const state = await this.property('ActiveState', unit);
+      if (performance.now() < untilMs && (state !== 'failed' || value === 'failed')) continue;
+      const end = this.journal.slice(-20).map(({ text }) => text);
+      throw new Error(`${unit} is ${state}, want ${name} ${value}:\n${end.join('\n')}`);
     }
   }
 
