@@ -126,17 +126,18 @@ async function picture(): Promise<void> {
     field: 'multiple',
     type: 'quantitative' as const,
     title: 'offered, in multiples of what can be served',
-    axis: { values: MULTIPLES, grid: false },
+    axis: { values: MULTIPLES, format: '~g', labelOverlap: false, grid: false },
   };
   const line = { type: 'line' as const, point: true, strokeWidth: 2 };
   await draw('overload', (theme) => ({
+    resolve: { legend: { color: 'independent' } },
     hconcat: [
       {
         width: 320,
         height: 160,
         title: 'Answered with 200, of the peak',
         data: { values: rows.map(({ multiple, goodput }) => ({ multiple, goodput: goodput / peak })) },
-        mark: { ...line, color: theme.ours },
+        mark: { ...line, color: theme.ours, point: { color: theme.ours } },
         encoding: {
           x,
           y: { field: 'goodput', type: 'quantitative', title: null, scale: { domain: [0, 1.2] } },
