@@ -1,0 +1,193 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import fc from 'fast-check';
+import { pino } from 'pino';
+import t from 'tap';
+import { Connections } from '../src/http/connections.ts';
+import { Gate } from '../src/http/gate.ts';
+import { InFlight, type Leave } from '../src/http/in-flight.ts';
+import { deferred } from '../src/lifecycle/deferred.ts';
+import { ExitCode } from '../src/lifecycle/exit-code.ts';
+import { Lifecycle } from '../src/lifecycle/lifecycle.ts';
+import { type ShutdownResult, shutdown } from '../src/service/shutdown.ts';
+
+/** What a stop may take beyond its delay and its deadline: the quiet tail, and the turns of the loop. */
+const TAIL_MS = 500;
+
+interface Timer {
+  atMs: number;
+  readonly everyMs: number | undefined;
+  readonly run: () => void;
+}
+
+/** A clock that stands still until it is told to go on. Timers and `performance.now` of this process are its own meanwhile. */
+class Clock {
+  nowMs = 1_000;
+  readonly #timers = new Set<Timer>();
+  readonly #real = {
+    ...{ setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout },
+    ...{ setInterval: globalThis.setInterval, clearInterval: globalThis.clearInterval },
+  };
+
+  begin(): void {
+    const add =
+      (repeats: boolean) =>
+      (run: (...args: unknown[]) => void, ms = 0, ...args: unknown[]) => {
+        const delayMs = Math.max(1, ms);
+        const timer = {
+          atMs: this.nowMs + delayMs,
+          everyMs: repeats ? delayMs : undefined,
+          run: () => run(...args),
+        };
+        this.#timers.add(timer);
+        return Object.assign(timer, { unref: () => timer });
+      };
+    const remove = (timer: Timer): void => void this.#timers.delete(timer);
+    Object.assign(globalThis, { setTimeout: add(false), setInterval: add(true) });
+    Object.assign(globalThis, { clearTimeout: remove, clearInterval: remove });
+    Object.defineProperty(performance, 'now', { configurable: true, value: () => this.nowMs });
+  }
+
+  end(): void {
+    Object.assign(globalThis, this.#real);
+    Reflect.deleteProperty(performance, 'now');
+  }
+
+  /** Goes on by so much, from timer to timer, and lets happen what follows from each. */
+  async advance(ms: number): Promise<void> {
+    const untilMs = this.nowMs + ms;
+    for (;;) {
+      await settle();
+      const [next] = [...this.#timers].filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs);
+      if (next === undefined) break;
+      this.nowMs = Math.max(this.nowMs, next.atMs);
+      if (next.everyMs === undefined) this.#timers.delete(next);
+      else next.atMs += next.everyMs;
+      next.run();
+    }
+    this.nowMs = untilMs;
+    await settle();
+  }
+}
+
+/** What was promised is kept, and the loop has turned. */
+async function settle(): Promise<void> {
+  for (let round = 0; round < 4; round += 1) await turn();
+}
+
+const event = fc.oneof(
+  fc.constant('come' as const),
+  fc.constant('leave' as const),
+  fc.constantFrom('lock now' as const, 'cut now' as const),
+  fc.integer({ min: 1, max: 4_000 }),
+);
+const plan = fc.record({
+  before: fc.integer({ min: 0, max: 4 }),
+  delayMs: fc.constantFrom(0, 0, 2_000),
+  timeoutMs: fc.integer({ min: 0, max: 6_000 }),
+  events: fc.array(event, { maxLength: 16 }),
+});
+
+t.test(
+  'in any order of requests, orders and time: locked at once, gone in time, and the code is true',
+  async (t) => {
+    await fc.assert(fc.asyncProperty(plan, playPlan), { numRuns: 300 });
+    t.pass('300 stops');
+  },
+);
+
+async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<void> {
+  const clock = new Clock();
+  clock.begin();
+  try {
+    const lifecycle = new Lifecycle();
+    lifecycle.to('running');
+    const [log, inFlight, connections] = [pino({ level: 'silent' }), new InFlight(), new Connections()];
+    const gate = new Gate(
+      { lifecycle, inFlight, connections, log, summed: () => undefined },
+      { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
+    );
+    const held: Leave[] = [];
+    const come = (): void => {
+      const leave = gate.admit();
+      check((leave === undefined) === (lifecycle.state !== 'running'), 'the gate is as the state says');
+      if (leave !== undefined) held.push(leave);
+    };
+    for (let count = 0; count < before; count += 1) come();
+
+    const hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
+    const orderedMs = clock.nowMs;
+    let lockDueMs = orderedMs + delayMs;
+    let wasCut = false;
+    let result: ShutdownResult | undefined;
+    let endedMs = 0;
+    let forced: boolean | undefined;
+    let atLock = 0;
+    void shutdown(
+      {
+        ...{ lifecycle, gate, connections, inFlight, log, narrator: log },
+        listener: {
+          ...{ where: 'nowhere', accepting: true, open: async () => undefined, close: () => undefined },
+          lastCall: async () =>
+            check(inFlight.count === 0 || forced === true, 'nobody leaves before the last one'),
+        },
+        outcomes: { completed: 0, aborted: 0, cut: 0 },
+        locked: (count) => {
+          atLock = count;
+        },
+        drained: (_cut, wasForced) => {
+          forced = wasForced;
+        },
+        stopApp: async () => undefined,
+        closeAudit: async () => true,
+      },
+      {
+        ...{ reason: 'test', announcement: 'Test.', delayMs, timeoutMs, failSafe: true },
+        ...{ exitCode: () => ExitCode.Ok, lockNow: hurry.lockNow.promise, cutNow: hurry.cutNow.promise },
+      },
+    ).then((end) => {
+      result = end;
+      endedMs = clock.nowMs;
+    });
+    if (delayMs === 0) check(lifecycle.state === 'stopping', 'locked in the same turn');
+
+    let most = inFlight.count;
+    for (const what of events) {
+      if (what === 'come') come();
+      else if (what === 'leave') held.shift()?.();
+      else if (what === 'lock now' || what === 'cut now') {
+        if (what === 'lock now') hurry.lockNow.resolve();
+        else {
+          hurry.cutNow.resolve();
+          wasCut = true;
+        }
+        lockDueMs = Math.min(lockDueMs, clock.nowMs);
+        await settle();
+      } else await clock.advance(what);
+      check(lifecycle.state !== 'running' || clock.nowMs <= lockDueMs, 'locked when it was due');
+      if (lifecycle.state !== 'running') check(inFlight.count <= most, 'once stopping, it can only fall');
+      most = inFlight.count;
+    }
+    const latestMs = lockDueMs + timeoutMs + TAIL_MS;
+    await clock.advance(Math.max(0, latestMs - clock.nowMs) + 1);
+    check(result !== undefined && endedMs <= latestMs, 'gone in time');
+    check(lifecycle.state === 'stopped', 'stopped');
+    check(result?.inFlightAtLock === atLock, 'what was in flight at the lock');
+    check(result?.exitCode === (forced ? ExitCode.Forced : ExitCode.Ok), 'the exit code');
+    if (forced && !wasCut) check(endedMs >= lockDueMs + timeoutMs, 'nothing is forced before the deadline');
+    if (held.length > 0) check(forced === true, 'only a deadline leaves somebody behind');
+  } finally {
+    clock.end();
+  }
+}
+
+interface Plan {
+  readonly before: number;
+  readonly delayMs: number;
+  readonly timeoutMs: number;
+  readonly events: readonly ('come' | 'leave' | 'lock now' | 'cut now' | number)[];
+}
+
+/** @throws Error, from which fast-check finds the shortest order that breaks it */
+function check(holds: boolean, what: string): void {
+  if (!holds) throw new Error(`does not hold: ${what}`);
+}
