@@ -20,8 +20,8 @@ const TAIL_MS = 250;
 const HUNG_UP_AT_ONCE = 1_000;
 /** What the application's stop() gets, however little of the deadline is left. */
 const LEAST_STOP_MS = 1_000;
-/** What the audit log gets to write its end: a disk that does not answer must not hold the process. */
-const AUDIT_CLOSE_MS = 4_000;
+/** What the audit log gets to write its end, however little is left: a disk that does not answer must not hold the process. */
+const LEAST_CLOSE_MS = 4_000;
 
 /** What a stop works on. */
 export interface ShutdownParts {
@@ -141,7 +141,9 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   await hangUp(gate, connections);
   gate.flushSummary();
   lifecycle.to('stopped');
-  const kept = await closeAudit(parts);
+  // A disk that is slow is not lost while there is time; but who was in a hurry is not kept for it.
+  const patienceMs = forced ? 0 : deadlineMs - performance.now();
+  const kept = await closeAudit(parts, Math.max(patienceMs, LEAST_CLOSE_MS));
   const exitCode = exitCodeOf({ kept, ordered: plan.exitCode(), cut: forced || cut.length > 0, left });
   if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
   return {
@@ -248,10 +250,10 @@ function cutStalledBodies(connections: Connections, cut: (exchange: Exchange) =>
   }, STALL_CHECK_MS);
 }
 
-async function closeAudit({ closeAudit, log }: ShutdownParts): Promise<boolean> {
+async function closeAudit({ closeAudit, log }: ShutdownParts, ms: number): Promise<boolean> {
   let kept = false;
   const inTime = await within(
-    AUDIT_CLOSE_MS,
+    ms,
     closeAudit().then((whole) => {
       kept = whole;
     }),

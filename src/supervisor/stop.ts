@@ -107,7 +107,8 @@ export async function stopAll(parts: StopParts, plan: StopPlan): Promise<Shutdow
   await leave(workers, Math.max(deadlineMs - performance.now(), 0) + LEAVE_MS, log);
 
   lifecycle.to('stopped');
-  const kept = await closeAudit(parts);
+  const patienceMs = cut.length > 0 ? 0 : deadlineMs - performance.now();
+  const kept = await closeAudit(parts, Math.max(patienceMs, LEAVE_MS));
   const exitCode = exitCodeOf({ ordered: plan.exitCode(), kept, cut: cut.length > 0, workers });
   if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
   const reports = workers.flatMap(({ report }) => (report === undefined ? [] : [report]));
@@ -223,12 +224,12 @@ async function leave(workers: readonly WorkerHandle[], ms: number, log: Logger):
   await within(REAP_MS, all);
 }
 
-async function closeAudit({ closeAudit, log }: StopParts): Promise<boolean> {
+async function closeAudit({ closeAudit, log }: StopParts, ms: number): Promise<boolean> {
   let kept = false;
   const closed = closeAudit().then((whole) => {
     kept = whole;
   });
-  await within(LEAVE_MS, closed).catch(() => false);
+  await within(ms, closed).catch(() => false);
   if (!kept) log.error('The audit log could not be written to its end');
   return kept;
 }
