@@ -1,6 +1,7 @@
 """python3 fastapi_app.py: FastAPI on uvicorn, whose own signal handling and graceful time-out do the rest."""
 
 import asyncio
+import inspect
 import os
 import time
 
@@ -65,9 +66,8 @@ if __name__ == "__main__":
     if "START_DELAY_MS" in os.environ:
         print("starting", flush=True)
         time.sleep(int(os.environ["START_DELAY_MS"]) / 1000)
-    uvicorn.run(
-        app,
-        port=int(os.environ["PORT"]),
-        log_level="warning",
-        timeout_graceful_shutdown=int(os.environ["SHUTDOWN_TIMEOUT"]),
-    )
+    options = {}
+    # Older versions, as that of Debian 12, wait without an end.
+    if "timeout_graceful_shutdown" in inspect.signature(uvicorn.Config.__init__).parameters:
+        options["timeout_graceful_shutdown"] = int(os.environ["SHUTDOWN_TIMEOUT"])
+    uvicorn.run(app, port=int(os.environ["PORT"]), log_level="warning", **options)
