@@ -10,10 +10,10 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import autocannon from 'autocannon';
 import { NOTHING, sealBatch } from '../src/audit/seal.ts';
 import { verify } from '../src/audit/verify.ts';
 import { machine, median, medianAndSpread, sum, table } from './figures.ts';
+import { playRound, type Round } from './round.ts';
 import { ROOT, ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -31,25 +31,18 @@ const connections = Number(values.connections);
 const MODES = ['off', 'batched', 'strict'] as const;
 type Mode = (typeof MODES)[number];
 
-interface Round {
-  readonly perSecond: number;
-  readonly cpuMicros: number;
-  /** Milliseconds, of half the requests. */
-  readonly latency: number;
-  readonly seconds: number;
-}
-
 const load = loadavg()[0] ?? 0;
 const dir = mkdtempSync(join(tmpdir(), 'master-agent-bench-audit-'));
 const results: Record<Mode, Round[]> = { off: [], batched: [], strict: [] };
 try {
   const servers = await Promise.all(MODES.map(async (mode) => ({ mode, server: await start(mode) })));
   try {
-    for (const { server } of servers) await measure(server);
+    for (const { server } of servers) await playRound(server, { connections, seconds });
     const before = verify([logOf('strict')]);
     for (let round = 0; round < rounds; round += 1) {
       const order = round % 2 === 0 ? servers : [...servers].reverse();
-      for (const { mode, server } of order) results[mode].push(await measure(server));
+      for (const { mode, server } of order)
+        results[mode].push(await playRound(server, { connections, seconds }));
     }
     const after = verify([logOf('strict')]);
     report(
@@ -70,24 +63,6 @@ function logOf(mode: Mode): string {
 function start(mode: Mode): Promise<ServerProcess> {
   const env = mode === 'off' ? {} : { AUDIT_MODE: mode };
   return ServerProcess.ours('bench/servers/app.mjs', { AUDIT_LOG: logOf(mode), ...env });
-}
-
-async function measure(server: ServerProcess): Promise<Round> {
-  const cpuBefore = server.cpuSeconds;
-  const startedMs = performance.now();
-  const result = await autocannon({
-    url: `http://127.0.0.1:${server.port}/`,
-    connections,
-    duration: seconds,
-    sampleInt: 100,
-  });
-  const elapsed = (performance.now() - startedMs) / 1000;
-  const answered = result['2xx'];
-  if (result.non2xx + result.errors + result.timeouts > 0 || answered === 0) {
-    throw new Error(`${result.non2xx} answers were not 2xx, ${result.errors} errors`);
-  }
-  const cpuMicros = ((server.cpuSeconds - cpuBefore) / answered) * 1e6;
-  return { perSecond: answered / elapsed, cpuMicros, latency: result.latency.p50, seconds: elapsed };
 }
 
 /** Megabytes a second of `verify-audit`, the start of its process with it, over a log of writes of so many records. */

@@ -8,8 +8,8 @@ import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import autocannon from 'autocannon';
 import { machine, median, medianAndSpread, table } from './figures.ts';
+import { playRound, type Round } from './round.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -26,23 +26,18 @@ const [pairs, seconds, connections] = [values.pairs, values.seconds, values.conn
   number,
 ];
 
-interface Round {
-  readonly perSecond: number;
-  readonly cpuMicros: number;
-}
-
 const load = loadavg()[0] ?? 0;
 const server = await ServerProcess.ours('bench/servers/app.mjs', { AUDIT_LOG: 'off' });
 const rows: string[][] = [];
 try {
-  await measure();
+  await playRound(server, { connections, seconds });
   for (const pages of values.pages.split(',').map(Number)) {
     const ratios: number[] = [];
     const cpu: number[] = [];
     for (let pair = 0; pair < pairs; pair += 1) {
       const watchedFirst = pair % 2 === 0;
-      const first = await (watchedFirst ? watched(pages) : measure());
-      const second = await (watchedFirst ? measure() : watched(pages));
+      const first = await (watchedFirst ? watched(pages) : playRound(server, { connections, seconds }));
+      const second = await (watchedFirst ? playRound(server, { connections, seconds }) : watched(pages));
       const [open, without] = watchedFirst ? [first, second] : [second, first];
       ratios.push(open.perSecond / without.perSecond);
       cpu.push(open.cpuMicros / without.cpuMicros);
@@ -65,7 +60,7 @@ console.log(
 
 async function watched(pages: number): Promise<Round> {
   const streams = await Promise.all(Array.from({ length: pages }, () => watch()));
-  const round = await measure();
+  const round = await playRound(server, { connections, seconds });
   for (const stream of streams) stream.destroy();
   return round;
 }
@@ -77,21 +72,4 @@ async function watch(): Promise<IncomingMessage> {
   ];
   answer.on('error', () => undefined);
   return answer.resume();
-}
-
-async function measure(): Promise<Round> {
-  const cpuBefore = server.cpuSeconds;
-  const startedMs = performance.now();
-  const result = await autocannon({
-    url: `http://127.0.0.1:${server.port}/`,
-    connections,
-    duration: seconds,
-    sampleInt: 100,
-  });
-  const elapsed = (performance.now() - startedMs) / 1000;
-  const answered = result['2xx'];
-  if (result.non2xx + result.errors + result.timeouts > 0 || answered === 0) {
-    throw new Error(`${result.non2xx} answers were not 2xx, ${result.errors} errors`);
-  }
-  return { perSecond: answered / elapsed, cpuMicros: ((server.cpuSeconds - cpuBefore) / answered) * 1e6 };
 }

@@ -10,15 +10,15 @@
  * Exits with 1 when a request failed or a reload was refused. `--picture` draws the latency that clients see across
  * the first reloads with two workers: `pictures/reload-*.svg`.
  */
-import { readFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import autocannon from 'autocannon';
 import { machine, median, medianAndSpread, table } from './figures.ts';
 import type { Ledger } from './ledger.ts';
 import { LedgerClient } from './ledger-client.ts';
 import { draw } from './picture.ts';
+import { residentBytes } from './resident.ts';
+import { playRound } from './round.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -149,9 +149,7 @@ async function reload(service: ServerProcess, before: Outcome | undefined): Prom
 /** The memory of the supervisor, when only the workers of one generation are left. */
 async function settledMegabytes(service: ServerProcess, workers: number): Promise<number> {
   await statusWhen(service, (status) => status.workers.length === workers);
-  const file = `/proc/${service.pid}/status`;
-  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(file, 'latin1'))?.[1];
-  return Number(kilobytes) / 1024;
+  return residentBytes(service.pid) / 1024 / 1024;
 }
 
 async function statusWhen(service: ServerProcess, wanted: (status: Status) => boolean): Promise<Status> {
@@ -185,15 +183,8 @@ async function compare(): Promise<{ two: number[]; alone: number[]; ratios: numb
   return { two, alone, ratios: two.map((value, round) => value / (alone[round] ?? Number.NaN)) };
 }
 
-async function requestsPerSecond({ port }: ServerProcess): Promise<number> {
-  const { requests, errors, non2xx, duration } = await autocannon({
-    url: `http://127.0.0.1:${port}/`,
-    connections: 50,
-    duration: seconds,
-    sampleInt: 100,
-  });
-  if (errors + non2xx > 0) throw new Error(`${errors} errors, ${non2xx} answers that are not 200`);
-  return requests.total / duration;
+async function requestsPerSecond(server: ServerProcess): Promise<number> {
+  return (await playRound(server, { connections: 50, seconds })).perSecond;
 }
 
 function report(): void {

@@ -8,19 +8,19 @@
  *   in flight  so many requests in flight and one client in a closed loop: the time from the signal to the first sign
  *              that the server has locked, which is a 503 for ours and a closed or refused connection for the other.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Subject } from './conformance/subject.ts';
 import type { Wire } from './conformance/wire.ts';
 import { machine, median, medianAndSpread, table } from './figures.ts';
+import { IdleCrowd } from './idle-crowd.ts';
 import { findPeers } from './peers/find.ts';
+import { residentBytes } from './resident.ts';
 
 const { values } = parseArgs({
   options: {
@@ -36,7 +36,6 @@ const rounds = Number(values.rounds);
 const GIVE_UP_MS = 20_000;
 /** The requests in flight last longer than what is measured. */
 const SLOW_MS = 3_000;
-const IDLE_CLIENTS = fileURLToPath(new URL('idle-clients.ts', import.meta.url));
 
 interface Idle {
   readonly exitMs: number;
@@ -79,31 +78,19 @@ async function each<T>(
 
 async function idleConnections(command: string, count: number): Promise<Idle> {
   const subject = await Subject.serving(command);
-  let clients: ChildProcess | undefined;
+  let crowd: IdleCrowd | undefined;
   try {
     const before = residentBytes(subject.pid);
-    clients = spawn(
-      process.execPath,
-      [...process.execArgv, IDLE_CLIENTS, String(subject.port), String(count)],
-      {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      },
-    );
-    await once(clients.stdout as Readable, 'data');
+    crowd = await IdleCrowd.open(subject.port, count);
     const bytesEach = (residentBytes(subject.pid) - before) / count;
-    clients.kill('SIGSTOP');
+    crowd.freeze();
     subject.signal('SIGTERM');
     const exit = await subject.exit(GIVE_UP_MS);
     return { exitMs: (exit?.atMs ?? Number.NaN) - subject.signalledMs, bytesEach };
   } finally {
-    clients?.kill('SIGKILL');
+    crowd?.kill();
     await subject.dispose();
   }
-}
-
-function residentBytes(pid: number): number {
-  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
-  return Number(kilobytes) * 1024;
 }
 
 async function lockLatency(command: string, count: number): Promise<number> {

@@ -10,9 +10,9 @@
  */
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import autocannon from 'autocannon';
 import { machine, median, medianAndSpread, quantile, spread, table } from './figures.ts';
 import { draw } from './picture.ts';
+import { playRound, type Round } from './round.ts';
 import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
@@ -28,13 +28,6 @@ const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
 const connections = Number(values.connections);
 
-interface Round {
-  readonly perSecond: number;
-  readonly cpuMicros: number;
-  /** The share of the time in which the server was on a processor. Far below 1, the client was what limited it. */
-  readonly busy: number;
-}
-
 const load = loadavg()[0] ?? 0;
 const servers = await Promise.all([
   ServerProcess.peer('bare node:http', 'bare-node.mjs'),
@@ -49,9 +42,10 @@ for (const { opsPort } of servers) {
 }
 const results = new Map<ServerProcess, Round[]>(servers.map((server) => [server, []]));
 try {
-  for (const server of servers) await measure(server);
+  for (const server of servers) await playRound(server, { connections, seconds });
   for (let round = 0; round < rounds; round += 1) {
-    for (const server of turned(servers, round)) results.get(server)?.push(await measure(server));
+    for (const server of turned(servers, round))
+      results.get(server)?.push(await playRound(server, { connections, seconds }));
   }
 } finally {
   await Promise.all(servers.map((server) => server.kill()));
@@ -59,24 +53,6 @@ try {
 const figures = compare();
 report();
 if (values.picture) await picture();
-
-async function measure(server: ServerProcess): Promise<Round> {
-  const cpuBefore = server.cpuSeconds;
-  const startedMs = performance.now();
-  const result = await autocannon({
-    url: `http://127.0.0.1:${server.port}/`,
-    connections,
-    duration: seconds,
-    sampleInt: 100,
-  });
-  const elapsed = (performance.now() - startedMs) / 1000;
-  const cpu = server.cpuSeconds - cpuBefore;
-  const answered = result['2xx'];
-  if (result.non2xx + result.errors + result.timeouts > 0 || answered === 0) {
-    throw new Error(`${server.name}: ${result.non2xx} answers were not 2xx, ${result.errors} errors`);
-  }
-  return { perSecond: answered / elapsed, cpuMicros: (cpu / answered) * 1e6, busy: cpu / elapsed };
-}
 
 /** The same servers, another one first each time, and every other time backwards. */
 function turned<T>(items: readonly T[], round: number): T[] {

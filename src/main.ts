@@ -18,12 +18,12 @@ const name = first?.replace(/^--(?=help$)/, '') ?? '';
 const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 
 // What an application says to process.exit is not how the service has ended.
-let ended = false;
-process.on('exit', () => {
-  if (!ended) process.exitCode = ExitCode.Internal;
-});
+const early = (): void => {
+  process.exitCode = ExitCode.Internal;
+};
+process.on('exit', early);
 const code = await play();
-ended = true;
+process.off('exit', early);
 process.exit(code);
 
 async function play(): Promise<number> {

@@ -83,3 +83,25 @@ t.test('without fail-safe the deadline holds', async (t) => {
   t.match(service.output, 'WARNING: Cut in-flight request: GET /hold/a');
   client.destroy();
 });
+
+t.test('without fail-safe what is let in past the deadline is cut, and named', async (t) => {
+  const service = await ServiceProcess.running(t, {
+    env: { ENABLE_FAIL_SAFE: 'false', SHUTDOWN_TIMEOUT: '1' },
+  });
+  const hanging = (await RawClient.open(service.port)).get('/hang');
+  const [late, blocking] = [await RawClient.open(service.port), await RawClient.open(service.port)];
+  for (const client of [late, blocking]) t.equal((await client.get('/').response()).status, 200);
+  await service.statusWhen(({ in_flight }) => in_flight.count === 1);
+  await service.stop();
+  // The loop stands still until past the deadline: what comes meanwhile is read when the drain was forced already.
+  blocking.get('/block/2000');
+  await service.line('blocking');
+  late.get('/until-cut');
+
+  t.strictSame(await service.exited, { code: 1, signal: null });
+  t.not(await hanging.ended, undefined);
+  t.equal(late.pending, '');
+  const paths = service.report().cut.map(({ path }) => path);
+  t.ok(paths.includes('/hang') && paths.includes('/until-cut'), String(paths));
+  t.match(service.output, /Cut in-flight request: GET \/until-cut after/);
+});

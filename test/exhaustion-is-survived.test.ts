@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { IdleCrowd } from '../bench/idle-crowd.ts';
+import { residentBytes } from '../bench/resident.ts';
 import { command } from './support/audit.ts';
 import { RawClient } from './support/raw-client.ts';
 import { NODE_ARGS, ServiceProcess } from './support/service-process.ts';
@@ -63,23 +63,18 @@ t.test(
   async (t) => {
     const service = await ServiceProcess.running(t);
     const held = await hold(service);
-    const clients = Array.from({ length: MANY.processes }, () =>
-      spawn(
-        process.execPath,
-        ['--import', 'tsx', 'bench/idle-clients.ts', String(service.port), String(MANY.each)],
-        { stdio: ['ignore', 'pipe', 'inherit'] },
-      ),
-    );
+    const crowds: IdleCrowd[] = [];
     t.teardown(() => {
-      for (const client of clients) client.kill('SIGKILL');
+      for (const crowd of crowds) crowd.kill();
     });
-    await Promise.all(clients.map(({ stdout }) => once(stdout, 'data')));
+    for (let count = 0; count < MANY.processes; count += 1)
+      crowds.push(await IdleCrowd.open(service.port, MANY.each));
     const most = MANY.processes * MANY.each;
     const { connections } = await service.statusWhen(({ connections }) => connections.open > most);
     t.equal(connections.idle, most, 'and one is not');
     t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 200);
-    const resident = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${service.pid}/status`, 'latin1'))?.[1];
-    t.ok(Number(resident) / 1024 < MOST_MEGABYTES, `${resident} kB`);
+    const megabytes = residentBytes(service.pid) / 1024 / 1024;
+    t.ok(megabytes < MOST_MEGABYTES, `${megabytes} MB`);
     await assertStops(t, service, held);
   },
 );

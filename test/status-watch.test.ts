@@ -52,7 +52,7 @@ t.test('on a terminal it is redrawn in place', { skip }, async (t) => {
   await service.line('holding a');
   const terminal = spawn(
     '/usr/bin/script',
-    ['-qec', `${process.execPath} ${MAIN} status --watch`, '/dev/null'],
+    ['-qec', `exec ${process.execPath} ${MAIN} status --watch`, '/dev/null'],
     {
       env: { ...process.env, STATE_DIR: service.stateDir },
       stdio: ['pipe', 'pipe', 'inherit'],
@@ -61,10 +61,12 @@ t.test('on a terminal it is redrawn in place', { skip }, async (t) => {
   t.teardown(() => terminal.kill('SIGKILL'));
   // Written out, so that it can be looked for.
   let shown = '';
+  terminal.stdout.on('data', (chunk) => {
+    shown += String(chunk).replaceAll(ESCAPE, 'ESC');
+  });
   const until = async (wanted: RegExp): Promise<void> => {
     while (!wanted.test(shown)) {
-      const [chunk] = await once(terminal.stdout, 'data');
-      shown += String(chunk).replaceAll(ESCAPE, 'ESC');
+      await once(terminal.stdout, 'data');
     }
   };
   await until(
@@ -74,6 +76,6 @@ t.test('on a terminal it is redrawn in place', { skip }, async (t) => {
   await until(/ESC\[JSTOPPING - waiting for 1 request, \d+ s left\r\n/);
   terminal.stdin.write('\x03');
   const [code] = await once(terminal, 'exit');
-  t.equal(code, 0, 'Ctrl-C ends it');
+  t.equal(code, 0, `Ctrl-C ends it; on the terminal: ${shown.slice(-1000)}`);
   service.release('a');
 });

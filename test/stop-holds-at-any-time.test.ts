@@ -8,7 +8,12 @@ import { InFlight, type Leave } from '../src/http/in-flight.ts';
 import { deferred } from '../src/lifecycle/deferred.ts';
 import { ExitCode } from '../src/lifecycle/exit-code.ts';
 import { Lifecycle } from '../src/lifecycle/lifecycle.ts';
-import { type ShutdownResult, shutdown } from '../src/service/shutdown.ts';
+import {
+  type ShutdownParts,
+  type ShutdownPlan,
+  type ShutdownResult,
+  shutdown,
+} from '../src/service/shutdown.ts';
 
 /** What a stop may take beyond its delay and its deadline: the quiet tail, and the turns of the loop. */
 const TAIL_MS = 500;
@@ -99,13 +104,21 @@ async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<v
   const clock = new Clock();
   clock.begin();
   try {
-    const lifecycle = new Lifecycle();
-    lifecycle.to('running');
-    const [log, inFlight, connections] = [pino({ level: 'silent' }), new InFlight(), new Connections()];
-    const gate = new Gate(
-      { lifecycle, inFlight, connections, log, summed: () => undefined },
-      { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
-    );
+    const hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
+    let forced: boolean | undefined;
+    let atLock = 0;
+    const scene = sceneOf({
+      ...{ delayMs, timeoutMs, lockNow: hurry.lockNow.promise, cutNow: hurry.cutNow.promise },
+      lastCall: async () =>
+        check(inFlight.count === 0 || forced === true, 'nobody leaves before the last one'),
+      locked: (count) => {
+        atLock = count;
+      },
+      drained: (_cut, wasForced) => {
+        forced = wasForced;
+      },
+    });
+    const { lifecycle, gate, inFlight } = scene;
     const held: Leave[] = [];
     const come = (): void => {
       const leave = gate.admit();
@@ -114,37 +127,12 @@ async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<v
     };
     for (let count = 0; count < before; count += 1) come();
 
-    const hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
     const orderedMs = clock.nowMs;
     let lockDueMs = orderedMs + delayMs;
     let wasCut = false;
     let result: ShutdownResult | undefined;
     let endedMs = 0;
-    let forced: boolean | undefined;
-    let atLock = 0;
-    void shutdown(
-      {
-        ...{ lifecycle, gate, connections, inFlight, log, narrator: log },
-        listener: {
-          ...{ where: 'nowhere', accepting: true, open: async () => undefined, close: () => undefined },
-          lastCall: async () =>
-            check(inFlight.count === 0 || forced === true, 'nobody leaves before the last one'),
-        },
-        outcomes: { completed: 0, aborted: 0, cut: 0 },
-        locked: (count) => {
-          atLock = count;
-        },
-        drained: (_cut, wasForced) => {
-          forced = wasForced;
-        },
-        stopApp: async () => undefined,
-        closeAudit: async () => true,
-      },
-      {
-        ...{ reason: 'test', announcement: 'Test.', delayMs, timeoutMs, failSafe: true },
-        ...{ exitCode: () => ExitCode.Ok, lockNow: hurry.lockNow.promise, cutNow: hurry.cutNow.promise },
-      },
-    ).then((end) => {
+    void shutdown(scene.parts, scene.plan).then((end) => {
       result = end;
       endedMs = clock.nowMs;
     });
@@ -180,6 +168,47 @@ async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<v
   }
 }
 
+interface Scene {
+  readonly delayMs: number;
+  readonly timeoutMs: number;
+  readonly lockNow?: Promise<void>;
+  readonly cutNow?: Promise<void>;
+  readonly lastCall?: () => Promise<void>;
+  readonly locked?: (inFlight: number) => void;
+  readonly drained?: ShutdownParts['drained'];
+  readonly closeAudit?: () => Promise<boolean>;
+}
+
+/** All that a stop works on, with nothing in flight and no connection. */
+function sceneOf(scene: Scene) {
+  const never = new Promise<void>(() => undefined);
+  const [lifecycle, log] = [new Lifecycle(), pino({ level: 'silent' })];
+  const [inFlight, connections] = [new InFlight(), new Connections()];
+  lifecycle.to('running');
+  const gate = new Gate(
+    { lifecycle, inFlight, connections, log, summed: () => undefined },
+    { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
+  );
+  const parts: ShutdownParts = {
+    ...{ lifecycle, gate, connections, inFlight, log, narrator: log },
+    listener: {
+      ...{ where: 'nowhere', accepting: true, open: async () => undefined, close: () => undefined },
+      lastCall: scene.lastCall ?? (async () => undefined),
+    },
+    outcomes: { completed: 0, aborted: 0, cut: 0 },
+    locked: scene.locked ?? (() => undefined),
+    drained: scene.drained ?? (() => undefined),
+    stopApp: async () => undefined,
+    closeAudit: scene.closeAudit ?? (async () => true),
+  };
+  const plan: ShutdownPlan = {
+    ...{ reason: 'test', announcement: 'Test.', failSafe: true, exitCode: () => ExitCode.Ok },
+    ...{ delayMs: scene.delayMs, timeoutMs: scene.timeoutMs },
+    ...{ lockNow: scene.lockNow ?? never, cutNow: scene.cutNow ?? never },
+  };
+  return { lifecycle, gate, inFlight, parts, plan };
+}
+
 interface Plan {
   readonly before: number;
   readonly delayMs: number;
@@ -190,4 +219,45 @@ interface Plan {
 /** @throws Error, from which fast-check finds the shortest order that breaks it */
 function check(holds: boolean, what: string): void {
   if (!holds) throw new Error(`does not hold: ${what}`);
+}
+
+t.test('a slow disk has the rest of the deadline, but keeps nobody who had to be forced', async (t) => {
+  const closeMs = 5_000;
+  t.equal(await exitCodeWith({ closeMs, timeoutMs: 8_000, held: 0 }), ExitCode.Ok);
+  t.equal(
+    await exitCodeWith({ closeMs, timeoutMs: 100, held: 0 }),
+    ExitCode.AuditLost,
+    'nothing is left of it',
+  );
+  t.equal(
+    await exitCodeWith({ closeMs: 3_000, timeoutMs: 100, held: 1 }),
+    ExitCode.Forced,
+    'the least it gets',
+  );
+});
+
+/** A stop whose audit log takes so long to be closed. */
+async function exitCodeWith(given: {
+  closeMs: number;
+  timeoutMs: number;
+  held: number;
+}): Promise<ExitCode | undefined> {
+  const clock = new Clock();
+  clock.begin();
+  try {
+    const scene = sceneOf({
+      delayMs: 0,
+      timeoutMs: given.timeoutMs,
+      closeAudit: () => new Promise((resolve) => setTimeout(resolve, given.closeMs, true)),
+    });
+    for (let count = 0; count < given.held; count += 1) scene.gate.admit();
+    let exitCode: ExitCode | undefined;
+    void shutdown(scene.parts, scene.plan).then((end) => {
+      exitCode = end.exitCode;
+    });
+    await clock.advance(20_000);
+    return exitCode;
+  } finally {
+    clock.end();
+  }
 }

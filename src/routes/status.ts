@@ -8,7 +8,6 @@ import type { RefusalReason } from '../http/gate.ts';
 import { sendJson } from '../http/response.ts';
 import type { TallySnapshot } from '../http/tally.ts';
 import type { Lifecycle, State } from '../lifecycle/lifecycle.ts';
-import type { LoopDelayFigures } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 import { visible } from './visible.ts';
@@ -25,6 +24,12 @@ export interface OpenRequest {
 
 /** Answers by the class of their status; `none`: the request ended without one. */
 export type Answers = Readonly<Record<'1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none', number>>;
+
+/** How late the event loop was, lately. */
+export interface LoopDelayFigures {
+  readonly delay_p99_ms: number;
+  readonly delay_max_ms: number;
+}
 
 /** Who has ordered an emergency shutdown, and why. */
 export interface Emergency {

@@ -6,7 +6,6 @@ import type { Gate } from '../http/gate.ts';
 import type { InFlight } from '../http/in-flight.ts';
 import type { Router } from '../http/router.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
-import type { LoopDelay } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import type { LastShutdown } from '../lifecycle/shutdown-record.ts';
 import type { Health } from '../routes/health.ts';
@@ -22,6 +21,7 @@ import {
 } from '../routes/status.ts';
 import type { Facts } from '../routes/table.ts';
 import { version } from '../version.ts';
+import type { LoopDelay } from './loop-delay.ts';
 
 /** What the routes tell about one service: read from its parts at the moment somebody asks. */
 export interface FactSources {

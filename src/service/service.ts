@@ -15,7 +15,6 @@ import { ExitCode, graverOf, StartError } from '../lifecycle/exit-code.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle, type State } from '../lifecycle/lifecycle.ts';
 import { addressOf, DOOR, handedSocket, probe, urlOf } from '../lifecycle/listen.ts';
-import { LoopDelay } from '../lifecycle/loop-delay.ts';
 import type { ReloadOutcome } from '../lifecycle/reload-record.ts';
 import { readToken } from '../lifecycle/secrets.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/shutdown-record.ts';
@@ -31,8 +30,9 @@ import { type App, type AppSource, assertAppFile, loadApp } from './app.ts';
 import { factsOf, type ServiceFacts } from './facts.ts';
 import type { FlightRecorder } from './flight-recorder.ts';
 import { type Listener, OwnListener } from './listener.ts';
+import { LoopDelay } from './loop-delay.ts';
 import { retire } from './retire.ts';
-import { type ShutdownPlan, type ShutdownResult, shutdown } from './shutdown.ts';
+import { logCut, type ShutdownPlan, type ShutdownResult, shutdown } from './shutdown.ts';
 import { Witness } from './witness.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
@@ -86,8 +86,6 @@ export class Service {
   /** What a stop that goes well ends with: the gravest of what ordered it. */
   #ordered: ExitCode = ExitCode.Ok;
   #lastReload: ReloadOutcome | undefined;
-  /** Nothing is left that the end of the process could cut. */
-  #gone = false;
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
 
@@ -203,7 +201,8 @@ export class Service {
     const config = this.#config;
     const abandoned = (): boolean => this.#lifecycle.state !== 'starting';
     if (abandoned()) return;
-    this.#loopDelay.begin();
+    // Where nobody can ask, nobody watches.
+    if (this.#post !== undefined || config.opsPort !== 'off') this.#loopDelay.begin();
     try {
       if (this.#post === undefined) await this.#openPremises();
       this.#witness.open(config, this.#post === undefined ? 'sole' : 'one of several');
@@ -266,8 +265,11 @@ export class Service {
     let part = 'start()';
     try {
       await app.start?.({ log: this.#log, config: this.#config, stopping: this.#lifecycle.stopping });
-      // Given up long ago: nobody else will let go of what it has opened.
-      if (this.#lifecycle.state === 'stopped') await app.stop?.();
+      if (this.#lifecycle.state === 'stopped') {
+        // Given up long ago: nobody else will let go of what it has opened.
+        await app.stop?.();
+        return;
+      }
       this.#app = app;
       part = 'routes()';
       app.routes?.(this.#router);
@@ -283,7 +285,6 @@ export class Service {
 
   /** The start has failed: what it had opened is closed. */
   async #giveUp(): Promise<void> {
-    this.#gone = true;
     this.#lifecycle.to('stopped');
     this.#finishing = Promise.resolve();
     this.#listener.close();
@@ -419,18 +420,15 @@ export class Service {
     return this.stopped;
   }
 
-  /** The process ends in this turn, by the application's own order: what is in flight is cut, and on record. */
+  /** The process ends in this turn: what the application's own order for it has cut is on record. */
   lose(code: number): void {
-    if (this.#gone) return;
-    this.#log.fatal(`The application has ended the process, with ${code}, while it was ${this.state}`);
-    // A supervisor tells of its workers' requests itself.
-    for (const exchange of this.#post === undefined ? this.#connections.exchanges() : []) {
-      const { id, method, path, ageMs, phase } = exchange;
-      this.#log.warn(
-        { request: id, method, path, age_ms: Math.round(ageMs), phase },
-        `Cut in-flight request: ${method} ${path} after ${seconds(ageMs)}s (${phase}), because the process ends`,
-      );
-      this.#witness.ended(exchange, 'cut');
+    if (this.state !== 'stopped') {
+      this.#log.fatal(`The application has ended the process, with ${code}, while it was ${this.state}`);
+      // A supervisor tells of its workers' requests itself.
+      for (const exchange of this.#post === undefined ? this.#connections.exchanges() : []) {
+        logCut(this.#log, exchange, 'the process ends');
+        this.#witness.ended(exchange, 'cut');
+      }
     }
     this.#witness.closeNow();
   }
@@ -475,7 +473,6 @@ export class Service {
         cutNow: this.#hurry.cutNow.promise,
       },
     );
-    this.#gone = true;
     const report = reportOf(result, startedAt);
     this.#keep(report);
     this.#narrator.info({ report }, 'Service shutdown complete');

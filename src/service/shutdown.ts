@@ -133,12 +133,12 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
     // Without fail-safe the tail lets in what it finds, and that is waited for as everything else is.
   } while (inFlight.count > 0 && !forced);
   clearInterval(stallWatch);
-  // What the tail has let in after the deadline.
-  for (const exchange of [...connections.exchanges()]) cutExchange(exchange, 'the time is over');
+  const hangUpAll = (): Promise<void> =>
+    hangUp(gate, connections, (exchange) => cutExchange(exchange, 'the time is over'));
   // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
-  if (!plan.failSafe) await hangUp(gate, connections);
+  if (!plan.failSafe) await hangUpAll();
   const left = await stopApp(parts, Math.max(deadlineMs - performance.now(), LEAST_STOP_MS));
-  await hangUp(gate, connections);
+  await hangUpAll();
   gate.flushSummary();
   lifecycle.to('stopped');
   // A disk that is slow is not lost while there is time; but who was in a hurry is not kept for it.
@@ -174,14 +174,19 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   }
 
   function cutExchange(exchange: Exchange, why: string): void {
-    const { id, method, path, ageMs, phase } = exchange;
-    cut.push({ id, method, path, age_ms: Math.round(ageMs) });
-    log.warn(
-      { request: id, method, path, age_ms: Math.round(ageMs), phase },
-      `Cut in-flight request: ${method} ${path} after ${seconds(ageMs)}s (${phase}), because ${why}`,
-    );
+    cut.push(logCut(log, exchange, why));
     exchange.cut();
   }
+}
+
+/** The line that names a request whose answer is not waited for any more, and what reports say of it. */
+export function logCut(log: Logger, { id, method, path, ageMs, phase }: Exchange, why: string): CutRequest {
+  const request = { method, path, age_ms: Math.round(ageMs) };
+  log.warn(
+    { request: id, ...request, phase },
+    `Cut in-flight request: ${method} ${path} after ${seconds(ageMs)}s (${phase}), because ${why}`,
+  );
+  return { id, ...request };
 }
 
 /** The gravest of what went wrong: lost records, then what the stop was ordered for, then what it has cut. */
@@ -220,18 +225,23 @@ function signs(connections: Connections): string {
 /**
  * Ends what is left: half-closes it, lets the loop read once more, then destroys it. What comes on a connection between
  * the last look at it and its end is lost, so an idle one is destroyed at once, and after every few of them the loop
- * turns: what has come on the others meanwhile is refused.
+ * turns: what has come on the others meanwhile is refused. Without fail-safe it is let in even now, and `cut`.
  */
-async function hangUp(gate: Gate, connections: Connections): Promise<void> {
+async function hangUp(
+  gate: Gate,
+  connections: Connections,
+  cut: (exchange: Exchange) => void,
+): Promise<void> {
   let ended = 0;
   for (const connection of connections) {
     if (connection.halfSent) gate.refuseHalfSent(connection);
     if (connection.isAtRest) connection.socket.destroy();
-    else connection.socket.end();
+    else if (connection.exchanges.length === 0) connection.socket.end();
     ended += 1;
     if (ended % HUNG_UP_AT_ONCE === 0) await afterReading(0);
   }
   if (connections.size > 0) await afterReading(0);
+  for (const exchange of [...connections.exchanges()]) cut(exchange);
   for (const { socket } of connections) socket.destroy();
 }
 

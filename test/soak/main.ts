@@ -1,12 +1,13 @@
 /** The long run: `npm run soak -- --help`. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { median, table } from '../../bench/figures.ts';
 import { LedgerClient } from '../../bench/ledger-client.ts';
+import { residentBytes } from '../../bench/resident.ts';
 import { ROOT, ServerProcess } from '../../bench/server-process.ts';
 import type { Status } from '../../src/routes/status.ts';
 import { makeCase } from '../fuzz/cases.ts';
@@ -104,24 +105,16 @@ async function look({ pid, opsPort }: ServerProcess): Promise<Look> {
   const pids = [pid, ...(status.workers ?? []).map((worker) => worker.pid)];
   const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
   return {
-    rssMb: sum((pid) => residentKilobytes(pid)) / 1024,
-    descriptors: sum((pid) => descriptorsOf(pid)),
+    rssMb: sum((pid) => orGone(() => residentBytes(pid))) / 1024 / 1024,
+    descriptors: sum((pid) => orGone(() => readdirSync(`/proc/${pid}/fd`).length)),
     loopMs: status.event_loop?.delay_p99_ms ?? 0,
   };
 }
 
 /** 0 of a worker that has just gone. */
-function residentKilobytes(pid: number): number {
+function orGone(look: () => number): number {
   try {
-    return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}
-
-function descriptorsOf(pid: number): number {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).length;
+    return look();
   } catch {
     return 0;
   }

@@ -1,15 +1,10 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { LoopDelayFigures } from '../routes/status.ts';
 
 /** How often the loop is asked whether it turns. */
 const RESOLUTION_MS = 20;
 /** What is told is about this time at least: two who ask at once are told the same. */
 const WINDOW_MS = 900;
-
-/** How late the event loop was, lately. */
-export interface LoopDelayFigures {
-  readonly delay_p99_ms: number;
-  readonly delay_max_ms: number;
-}
 
 /** Watches how late this process's event loop is. It has no timer of JavaScript's, and keeps no process alive. */
 export class LoopDelay {
