@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import type { Ledger } from './ledger.ts';
 
 /** What the service has noted of one request, as far as it matters here. */
@@ -52,6 +53,20 @@ export function compare(
       .map(({ number }) => number)
       .filter((number) => seen.has(number) || admitted.has(number)),
     lostButDispatched: lost.filter((number) => seen.has(number) || admitted.has(number)),
-    dispatchedTwice: dispatched.filter((number, index) => dispatched.indexOf(number) !== index),
+    dispatchedTwice: repeated(dispatched),
   };
+}
+
+/** The requests on record, in the order in which they have ended. */
+export function requestsIn(auditLog: string): Recorded[] {
+  return readFileSync(auditLog, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Recorded & { type: string })
+    .filter(({ type }) => type === 'request');
+}
+
+function repeated(numbers: readonly number[]): number[] {
+  const once = new Set<number>();
+  return numbers.filter((number) => once.size === once.add(number).size);
 }

@@ -11,7 +11,7 @@ import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { compare, type Differences, type Recorded } from './accounts.ts';
+import { compare, type Differences, requestsIn } from './accounts.ts';
 import { machine, table } from './figures.ts';
 import { LedgerClient } from './ledger-client.ts';
 import { type Exit, ServerProcess } from './server-process.ts';
@@ -93,14 +93,6 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
 async function ended(service: ServerProcess): Promise<Exit> {
   const timer = setTimeout(() => service.signal('SIGKILL'), GIVE_UP_MS);
   return service.exited.finally(() => clearTimeout(timer));
-}
-
-function requestsIn(auditLog: string): Recorded[] {
-  return readFileSync(auditLog, 'utf8')
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => JSON.parse(line) as Recorded & { type: string })
-    .filter(({ type }) => type === 'request');
 }
 
 function report(): void {
