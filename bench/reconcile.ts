@@ -9,6 +9,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { compare, type Differences, requestsIn } from './accounts.ts';
@@ -25,7 +26,14 @@ const { values } = parseArgs({
 });
 
 const CONNECTIONS = 60;
-const GIVE_UP_MS = 20_000;
+const ANSWER_MS = 30_000;
+const GIVE_UP_MS = 60_000;
+/**
+ * A client that has stood still for longer than the quiet tail may have written into a connection that was closed long
+ * ago: what it has lost then says nothing about the service, and the scene is played again.
+ */
+const STOOD_STILL_MS = 150;
+const MOST_TRIES = 5;
 
 interface Scene {
   readonly settings: Readonly<Record<'WORKERS' | 'AUDIT_MODE', string>>;
@@ -34,16 +42,28 @@ interface Scene {
   readonly exit: Exit;
   readonly differences: Differences;
   readonly differing: number;
+  /** The longest time for which the client has done nothing. */
+  readonly stillMs: number;
 }
 
 const load = loadavg()[0] ?? 0;
 const scenes: Scene[] = [];
 for (const WORKERS of ['0', '2']) {
-  for (const AUDIT_MODE of ['batched', 'strict']) scenes.push(await scene({ WORKERS, AUDIT_MODE }));
+  for (const AUDIT_MODE of ['batched', 'strict']) scenes.push(await telling({ WORKERS, AUDIT_MODE }));
 }
 if (values.json) console.log(JSON.stringify({ machine: machine(availableParallelism(), load), scenes }));
 else report();
 process.exit(scenes.every(({ exit, differing }) => exit.code === 0 && differing === 0) ? 0 : 1);
+
+async function telling(settings: Scene['settings']): Promise<Scene> {
+  for (let tries = 1; ; tries += 1) {
+    const played = await scene(settings);
+    const { lost, ...others } = played.differences;
+    const onlyLost = lost.length > 0 && Object.values(others).flat().length === 0;
+    if (!onlyLost || played.stillMs < STOOD_STILL_MS || tries === MOST_TRIES) return played;
+    console.error(`The client stood still for ${played.stillMs.toFixed(0)} ms: once more`);
+  }
+}
 
 async function scene(settings: Scene['settings']): Promise<Scene> {
   const directory = mkdtempSync(join(tmpdir(), 'reconcile-'));
@@ -62,10 +82,14 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
       path: (number) => `/orders/${number}`,
       perSecond: Number(values['per-second']),
       dropRefused: true,
+      timeoutMs: ANSWER_MS,
     });
+    const loopDelay = monitorEventLoopDelay({ resolution: 10 });
+    loopDelay.enable();
     await delay(Number(values.seconds) * 1000);
     service.signal('SIGTERM');
     const exit = await ended(service);
+    loopDelay.disable();
     const ledger = await client.stop();
     const differences = compare(
       ledger,
@@ -83,7 +107,16 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
           );
       }
     }
-    return { settings, ledger: String(ledger), statuses: [...ledger.statuses], exit, differences, differing };
+    const stillMs = loopDelay.max / 1e6;
+    return {
+      settings,
+      ledger: String(ledger),
+      statuses: [...ledger.statuses],
+      exit,
+      differences,
+      differing,
+      stillMs,
+    };
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
