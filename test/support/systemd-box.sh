@@ -22,7 +22,7 @@ command -v systemd-nspawn >/dev/null || cannot 'there is no systemd-nspawn (pack
 
 checkout=$(readlink -f "$1")
 dir=$(mktemp -d "${TMPDIR:-/tmp}/master-agent-box.XXXXXX")
-nspawn='' leader=''
+nspawn='' leader='' cgroups=()
 
 clean_up() {
   trap '' INT TERM
@@ -32,6 +32,7 @@ clean_up() {
     kill -TERM "$nspawn" 2>/dev/null || true
     wait "$nspawn" 2>/dev/null || true
   fi
+  for cgroup in "${cgroups[@]}"; do find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
   umount --recursive --lazy "$dir" 2>/dev/null || true
   rm -rf --one-file-system "$dir"
 }
@@ -67,10 +68,18 @@ done
 modules=()
 [ ! -L "$checkout/node_modules" ] || modules=(--bind-ro="$(readlink -f "$checkout/node_modules"):/checkout/node_modules")
 
-systemd-nspawn --quiet --directory="$dir/root" --machine="box-$$" --register=no --keep-unit --private-network \
-  --console=pipe --link-journal=no --resolv-conf=off --timezone=off \
-  --bind-ro="$checkout:/checkout" "${modules[@]}" \
-  --boot systemd.unit=box.target systemd.show_status=no quiet </dev/null >"$dir/console" 2>&1 &
+# Two systemds in one cgroup would take away each other's, and kill what is in it. Version 1, both, and 2.
+for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+  if [ -e "$root/cgroup.procs" ] && mkdir "$root/box-$$" 2>/dev/null; then cgroups+=("$root/box-$$"); fi
+done
+
+(
+  for cgroup in "${cgroups[@]}"; do echo "$BASHPID" >"$cgroup/cgroup.procs"; done
+  exec systemd-nspawn --quiet --directory="$dir/root" --machine="box-$$" --register=no --keep-unit --private-network \
+    --console=pipe --link-journal=no --resolv-conf=off --timezone=off \
+    --bind-ro="$checkout:/checkout" "${modules[@]}" \
+    --boot systemd.unit=box.target systemd.show_status=no quiet
+) </dev/null >"$dir/console" 2>&1 &
 nspawn=$!
 
 inside() { nsenter --target "$leader" --all -- "$@"; }
