@@ -22,8 +22,8 @@ export function readStrictly(bytes: string): Reading {
   const requests: Read[] = [];
   let at = 0;
   for (;;) {
-    // Section 2.2: empty lines before a request are to be ignored.
-    while (bytes.startsWith('\r\n', at)) at += 2;
+    // Section 2.2: empty lines before a request are to be ignored, and a single LF may end one.
+    while (bytes[at] === '\n' || bytes.startsWith('\r\n', at)) at += bytes[at] === '\n' ? 1 : 2;
     if (at === bytes.length) return { requests, end: 'nothing left' };
     const headEnd = bytes.indexOf(HEAD_END, at);
     if (headEnd === -1) return { requests, end: 'half sent' };
