@@ -29,8 +29,8 @@ const CONNECTIONS = 60;
 const ANSWER_MS = 30_000;
 const GIVE_UP_MS = 60_000;
 /**
- * A client that has stood still for longer than the quiet tail may have written into a connection that was closed long
- * ago: what it has lost then says nothing about the service, and the scene is played again.
+ * A client that has stood still for so long while the service went may have written into a connection that was closed
+ * meanwhile: what it has lost then says nothing about the service, and the scene is played again.
  */
 const STOOD_STILL_MS = 150;
 const MOST_TRIES = 5;
@@ -42,7 +42,7 @@ interface Scene {
   readonly exit: Exit;
   readonly differences: Differences;
   readonly differing: number;
-  /** The longest time for which the client has done nothing. */
+  /** The longest time for which the client has done nothing, from the signal to the exit. */
   readonly stillMs: number;
 }
 
@@ -84,9 +84,10 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
       dropRefused: true,
       timeoutMs: ANSWER_MS,
     });
+    await delay(Number(values.seconds) * 1000);
+    // Only while the service goes can standing still cost a request.
     const loopDelay = monitorEventLoopDelay({ resolution: 10 });
     loopDelay.enable();
-    await delay(Number(values.seconds) * 1000);
     service.signal('SIGTERM');
     const exit = await ended(service);
     loopDelay.disable();

@@ -176,8 +176,10 @@ export class SystemdBox {
     return (await this.ok('systemctl', 'show', '--value', `--property=${name}`, unit)).trim();
   }
 
-  /** Waits until the unit has come to a state that nothing in the journal tells of. */
-  /** @throws Error, with the end of the journal, when the unit has failed instead, or nothing happens */
+  /**
+   * Waits until the unit has come to a state that nothing in the journal tells of.
+   * @throws Error, with the end of the journal, when the unit has failed instead, or nothing happens
+   */
   async untilProperty(name: string, value: string, unit = UNIT): Promise<void> {
     const untilMs = performance.now() + PROPERTY_MS;
     for (;;) {
