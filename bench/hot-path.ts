@@ -32,16 +32,16 @@ const COUNTED = 2_000;
 
 /** From `dist`, as it runs in production: a loader that compiles on the fly adds to functions what we would measure. */
 const dist = new URL('../dist/', import.meta.url);
-const { Connections } = await load<typeof import('../src/http/connections.ts')>('http/connections.js');
-const { createDoor } = await load<typeof import('../src/http/door.ts')>('http/door.js');
-const { Exchange } = await load<typeof import('../src/http/exchange.ts')>('http/exchange.js');
-const { Gate } = await load<typeof import('../src/http/gate.ts')>('http/gate.js');
-const { InFlight } = await load<typeof import('../src/http/in-flight.ts')>('http/in-flight.js');
-const { Router } = await load<typeof import('../src/http/router.ts')>('http/router.js');
-const { Tally } = await load<typeof import('../src/http/tally.ts')>('http/tally.js');
+const { Connections } = await load<typeof import('../src/server/connections.ts')>('server/connections.js');
+const { createHttpServer } = await load<typeof import('../src/server/server.ts')>('server/server.js');
+const { Exchange } = await load<typeof import('../src/server/exchange.ts')>('server/exchange.js');
+const { Gate } = await load<typeof import('../src/server/gate.ts')>('server/gate.js');
+const { InFlight } = await load<typeof import('../src/server/in-flight.ts')>('server/in-flight.js');
+const { Router } = await load<typeof import('../src/server/router.ts')>('server/router.js');
+const { Tally } = await load<typeof import('../src/server/tally.ts')>('server/tally.js');
 const { Lifecycle } = await load<typeof import('../src/lifecycle/lifecycle.ts')>('lifecycle/lifecycle.js');
-const { completeConfig } = await load<typeof import('../src/config.ts')>('config.js');
-const { createLogger } = await load<typeof import('../src/logger.ts')>('logger.js');
+const { completeConfig } = await load<typeof import('../src/config/settings.ts')>('config/settings.js');
+const { createLogger } = await load<typeof import('../src/platform/logger.ts')>('platform/logger.js');
 
 setFlagsFromString('--expose-gc');
 const collect: () => void = runInNewContext('gc');
@@ -62,7 +62,7 @@ const around = { lifecycle, inFlight, log };
 const gate = new Gate({ ...around, connections, summed: noop }, config);
 let completed = 0;
 const parts = { ...around, gate, connections, router, accepting: () => true, ended: () => (completed += 1) };
-const { server } = createDoor(parts, config);
+const { server } = createHttpServer(parts, config);
 lifecycle.to('running');
 
 /** As node:http's parser makes it, a target is a new string each time: no hash is known of it, no split remembered. */

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { within } from '../src/lifecycle/deadline.ts';
+import { within } from '../src/platform/deadline.ts';
 
 const CLIENTS = fileURLToPath(new URL('idle-clients.ts', import.meta.url));
 /** Some thousands take seconds; who takes longer waits for something that does not come. */

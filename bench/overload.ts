@@ -1,6 +1,6 @@
 /**
  * More requests than can be served, with MAX_IN_FLIGHT set: an open loop offers multiples of what a closed loop has
- * reached. Goodput is what was answered with 200. Afterwards, still under the load, the operator's door is asked and
+ * reached. Goodput is what was answered with 200. Afterwards, still under the load, the ops server is asked and
  * the service is told to stop. `--picture` draws the goodput and the latency: `pictures/overload-*.svg`.
  */
 import { availableParallelism, loadavg } from 'node:os';
@@ -90,7 +90,7 @@ else {
     ),
   );
   console.log(
-    `\nAt three times the peak the operator's door answered ${status} in ${operatorMs.toFixed(0)} ms, ` +
+    `\nAt three times the peak the ops server answered ${status} in ${operatorMs.toFixed(0)} ms, ` +
       `and a stop ended with ${code} after ${stop.exitMs.toFixed(0)} ms.`,
   );
 }

@@ -26,7 +26,7 @@ export class ServerProcess {
   /** What it has logged, or printed as an error. */
   readonly lines: string[] = [];
   port = 0;
-  /** Our operator's door; 0 for a server that has none. */
+  /** Our ops server; 0 for a server that has none. */
   opsPort = 0;
   readonly #child: ChildProcess;
   readonly #output: Interface;
@@ -51,7 +51,7 @@ export class ServerProcess {
     return new ServerProcess(name, [join(ROOT, 'bench/servers/listen.mjs'), file], {}).#ready();
   }
 
-  /** Starts our service from `dist`, with its operator's door open and its log on, around an application. */
+  /** Starts our service from `dist`, with its ops server open and its log on, around an application. */
   static async ours(app: string, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
     const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
     const server = new ServerProcess('master-agent', [join(ROOT, 'dist/main.js'), join(ROOT, app)], {
@@ -95,7 +95,7 @@ export class ServerProcess {
   async #ready(): Promise<ServerProcess> {
     await this.line('Accepting requests on http');
     this.port = this.#portOf('Accepting requests on http');
-    this.opsPort = this.#portOf("Operator's door open on");
+    this.opsPort = this.#portOf('Ops server listening on');
     return this;
   }
 

@@ -143,8 +143,8 @@ async function ours(): Promise<Server> {
   const { createService }: typeof import('../src/index.ts') = await import(
     new URL('../dist/index.js', import.meta.url).href
   );
-  const { createLogger }: typeof import('../src/logger.ts') = await import(
-    new URL('../dist/logger.js', import.meta.url).href
+  const { createLogger }: typeof import('../src/platform/logger.ts') = await import(
+    new URL('../dist/platform/logger.js', import.meta.url).href
   );
   const { default: app }: { default: App } = await import(new URL('servers/app.mjs', import.meta.url).href);
   const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));

@@ -228,7 +228,7 @@ pid_start() {
   say "Started: process $pid, log $LOG_FILE"
 }
 
-# Its log says so; or, when LOG_LEVEL keeps that line out, its operator's door.
+# Its log says so; or, when LOG_LEVEL keeps that line out, its ops server.
 is_serving() {
   [ "$(cat "$PID_FILE" 2>/dev/null)" = "$1" ] || return 1
   # Read to its end: grep -q would end tail by a signal, which counts as a failure here.

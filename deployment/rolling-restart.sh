@@ -9,7 +9,7 @@ usage: rolling-restart.sh --restart COMMAND NAME=URL NAME=URL…
   --restart COMMAND   restarts one replica; run by sh with the replica's name as $1
   --settle SECONDS    wait between two replicas until the load balancer has seen the one that came back (default 3)
   --wait SECONDS      how long a replica may take to be ready again (default 90)
-  NAME=URL            a replica and its operator's door
+  NAME=URL            a replica and its ops server
 
   rolling-restart.sh --restart 'ssh "$1" sudo systemctl restart master-agent' \
     web1=http://10.0.0.11:8001 web2=http://10.0.0.12:8001

@@ -1,9 +1,9 @@
 import type { Logger } from 'pino';
-import { type Config, completeConfig } from './config.ts';
-import { createLogger } from './logger.ts';
-import type { App } from './service/app.ts';
-import { asApp } from './service/app.ts';
-import { Service } from './service/service.ts';
+import type { App } from './app/app.ts';
+import { asApp } from './app/app.ts';
+import { Service } from './backends/in-process/service.ts';
+import { type Config, completeConfig } from './config/settings.ts';
+import { createLogger } from './platform/logger.ts';
 
 export interface ServiceOptions {
   /** The routes, and what they need. Without it the service has its own routes alone. */
@@ -25,15 +25,15 @@ export function createService({ app = {}, config: partial = {}, log }: ServiceOp
   return new Service(Object.keys(app).length === 0 ? app : asApp(app, 'the app'), config, logger);
 }
 
-export type { Config } from './config.ts';
-export { ConfigError } from './config.ts';
-export type { Context } from './http/context.ts';
-export { InFlight } from './http/in-flight.ts';
-export type { ReadJsonOptions } from './http/response.ts';
-export { HttpError, readJson, sendJson } from './http/response.ts';
-export type { Handler, Mountable, Router, UpgradeHandler } from './http/router.ts';
-export { ExitCode, StartError } from './lifecycle/exit-code.ts';
-export type { ShutdownReport } from './lifecycle/shutdown-record.ts';
-export type { App, StartContext } from './service/app.ts';
-export { defineApp } from './service/app.ts';
-export type { Service } from './service/service.ts';
+export type { App, StartContext } from './app/app.ts';
+export { defineApp } from './app/app.ts';
+export type { Service } from './backends/in-process/service.ts';
+export type { Config } from './config/settings.ts';
+export { ConfigError } from './config/settings.ts';
+export { ExitCode, StartError } from './exit-code.ts';
+export type { ShutdownReport } from './lifecycle/last-shutdown.ts';
+export type { Context } from './server/context.ts';
+export { InFlight } from './server/in-flight.ts';
+export type { ReadJsonOptions } from './server/response.ts';
+export { HttpError, readJson, sendJson } from './server/response.ts';
+export type { Handler, Mountable, Router, UpgradeHandler } from './server/router.ts';

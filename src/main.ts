@@ -1,16 +1,16 @@
 #!/usr/bin/env node
-import { ExitCode } from './lifecycle/exit-code.ts';
-import { SignalTrap } from './lifecycle/signals.ts';
-import { WORKER_VARIABLE } from './supervisor/messages.ts';
+import { WORKER_VARIABLE } from './backends/workers/messages.ts';
+import { ExitCode } from './exit-code.ts';
+import { SignalTrap } from './platform/signals.ts';
 
 /** What can stand first on the command line. Anything else is the path of an application to serve. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
-  stop: () => import('./commands/stop.ts'),
-  reload: () => import('./commands/reload.ts'),
-  status: () => import('./commands/status.ts'),
-  unlatch: () => import('./commands/unlatch.ts'),
-  'verify-audit': () => import('./commands/verify-audit.ts'),
-  help: () => import('./commands/help.ts'),
+  stop: () => import('./cli/stop.ts'),
+  reload: () => import('./cli/reload.ts'),
+  status: () => import('./cli/status.ts'),
+  unlatch: () => import('./cli/unlatch.ts'),
+  'verify-audit': () => import('./cli/verify-audit.ts'),
+  help: () => import('./cli/help.ts'),
 };
 
 const [first, ...rest] = process.argv.slice(2);
@@ -34,12 +34,12 @@ async function play(): Promise<number> {
 
 async function work(): Promise<number> {
   const signals = new SignalTrap();
-  return (await import('./service/worker.ts')).work(signals);
+  return (await import('./backends/workers/worker.ts')).work(signals);
 }
 
 async function serve(): Promise<number> {
   // Before anything slow is imported: a SIGTERM that finds no handler ends the process without a word.
   const signals = new SignalTrap();
-  const { run } = await import('./commands/serve.ts');
+  const { run } = await import('./cli/serve.ts');
   return run(first === 'serve' ? rest : process.argv.slice(2), signals);
 }

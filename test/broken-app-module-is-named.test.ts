@@ -2,8 +2,8 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
-import { completeConfig } from '../src/config.ts';
-import { Service } from '../src/service/service.ts';
+import { Service } from '../src/backends/in-process/service.ts';
+import { completeConfig } from '../src/config/settings.ts';
 import { ServiceProcess, tempDir } from './support/service-process.ts';
 
 interface Failure {
@@ -22,7 +22,7 @@ async function failureOf(t: Test, path: string): Promise<Failure> {
     await service.start();
   } catch (error) {
     t.equal(service.address, null, 'nothing listens');
-    t.equal(service.operatorAddress, null, "nor the operator's door");
+    t.equal(service.opsAddress, null, 'nor the ops server');
     t.strictSame(readdirSync(stateDir), [], 'and no run is under way');
     return error as Failure;
   }

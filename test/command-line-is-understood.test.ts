@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap';
-import { helpText } from '../src/commands/help.ts';
+import { helpText } from '../src/cli/help.ts';
 import { version } from '../src/version.ts';
 import { ServiceProcess } from './support/service-process.ts';
 

@@ -7,7 +7,7 @@ import {
   parseConfig,
   SETTINGS,
   type SettingName,
-} from '../src/config.ts';
+} from '../src/config/settings.ts';
 
 /** What the configuration is when nothing is set. Written out, so that a default cannot change unnoticed. */
 const DEFAULTS: Record<SettingName, unknown> = {

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { parseConfig } from '../src/config.ts';
+import { parseConfig } from '../src/config/settings.ts';
 import { compose } from './support/compose.ts';
 
 const { file, service } = compose();

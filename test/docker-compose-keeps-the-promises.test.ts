@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import t from 'tap';
 import { parse, stringify } from 'yaml';
-import type { Status } from '../src/routes/status.ts';
+import type { Status } from '../src/ops/status.ts';
 import { DockerBox } from './support/docker-box.ts';
 import { RawClient } from './support/raw-client.ts';
 import { freePort } from './support/replicas.ts';

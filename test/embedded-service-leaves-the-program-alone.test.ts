@@ -81,7 +81,7 @@ t.test('it starts, serves and stops, and tells how the stop went', async (t) => 
   t.equal(service.state, 'stopped');
   t.equal(service.inFlight, 0);
   t.equal(service.address, null);
-  t.equal(service.operatorAddress, null);
+  t.equal(service.opsAddress, null);
   t.strictSame(calls, ['start', 'routes', 'stop']);
 });
 
@@ -92,7 +92,7 @@ t.test('it installs no handlers, and two of them share a process', async (t) => 
   const two = await running(t, { config: { opsPort: 'off' } });
   t.strictSame(handlers(), before);
   t.not(one.port, two.port);
-  t.equal(two.service.operatorAddress, null);
+  t.equal(two.service.opsAddress, null);
   t.equal((await one.ask('/one')).status, 200);
   t.equal((await two.ask('/one')).status, 404);
 
@@ -168,7 +168,7 @@ t.test('a start that fails lets go of what it had opened, and can be read', asyn
     message: 'APP: routes() of the application failed: no routes today',
   });
   t.equal(service.state, 'stopped');
-  t.equal(service.operatorAddress, null);
+  t.equal(service.opsAddress, null);
   t.strictSame(stopped, ['stop'], 'what has started is stopped');
   t.match(await service.stopped, { reason: 'failed start', exit_code: 70 });
   t.equal(await service.stop(), await service.stopped, 'stopping it again is no mistake');

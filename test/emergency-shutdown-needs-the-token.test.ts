@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type App, sendJson } from '../src/index.ts';
-import { Credential } from '../src/routes/admin.ts';
+import { Credential } from '../src/ops/admin.ts';
 import { Doors, type Embedded, embedded, running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
 import { tempDir } from './support/service-process.ts';
@@ -11,10 +11,15 @@ const TOKEN = 'correct-horse-battery';
 const WRONG = 'wrong-horse-battery!';
 const PATH = '/admin/emergency-shutdown';
 
-type Door = 'ask' | 'operator';
-const DOORS: readonly Door[] = ['ask', 'operator'];
+type GatedServer = 'ask' | 'operator';
+const DOORS: readonly GatedServer[] = ['ask', 'operator'];
 
-function post(service: Embedded, door: Door, token?: string, init: RequestInit = {}): Promise<Response> {
+function post(
+  service: Embedded,
+  door: GatedServer,
+  token?: string,
+  init: RequestInit = {},
+): Promise<Response> {
   const authorization: Record<string, string> =
     token === undefined ? {} : { authorization: `Bearer ${token}` };
   return service[door](PATH, { method: 'POST', ...init, headers: { ...authorization, ...init.headers } });
@@ -166,29 +171,26 @@ t.test('an emergency does not wait for a body that never comes', async (t) => {
   t.match(await service.service.stopped, { reason: 'emergency', exit_code: 0 });
 });
 
-t.test(
-  "on the operator's door it also works while the service stops already, and ends a lame duck",
-  async (t) => {
-    const doors = new Doors();
-    const service = await running(t, {
-      app: holdingApp(doors),
-      config: { adminToken: TOKEN, shutdownDelayMs: 3_600_000 },
-    });
-    const busy = (await RawClient.open(service.port)).get('/hold');
-    await doors.wait('held');
-    const stopped = service.service.stop('SIGTERM');
-    t.equal(service.service.state, 'running', 'a lame duck');
-    t.equal((await post(service, 'operator', TOKEN)).status, 200);
-    const refused = await RawClient.open(service.port);
-    t.equal((await refused.get('/').response()).status, 503, 'locked at once');
-    t.equal((await post(service, 'operator', TOKEN)).status, 200, 'and once more while stopping');
-    t.equal((await post(service, 'ask', TOKEN)).status, 503, "the service's door is locked for it too");
-    t.ok(service.service.inFlight === 1, 'it cuts nothing');
-    doors.open('release');
-    t.equal((await busy.response()).status, 200);
-    t.match(await stopped, { reason: 'SIGTERM', exit_code: 0 });
-  },
-);
+t.test('on the ops server it also works while the service stops already, and ends a lame duck', async (t) => {
+  const doors = new Doors();
+  const service = await running(t, {
+    app: holdingApp(doors),
+    config: { adminToken: TOKEN, shutdownDelayMs: 3_600_000 },
+  });
+  const busy = (await RawClient.open(service.port)).get('/hold');
+  await doors.wait('held');
+  const stopped = service.service.stop('SIGTERM');
+  t.equal(service.service.state, 'running', 'a lame duck');
+  t.equal((await post(service, 'operator', TOKEN)).status, 200);
+  const refused = await RawClient.open(service.port);
+  t.equal((await refused.get('/').response()).status, 503, 'locked at once');
+  t.equal((await post(service, 'operator', TOKEN)).status, 200, 'and once more while stopping');
+  t.equal((await post(service, 'ask', TOKEN)).status, 503, "the service's door is locked for it too");
+  t.ok(service.service.inFlight === 1, 'it cuts nothing');
+  doors.open('release');
+  t.equal((await busy.response()).status, 200);
+  t.match(await stopped, { reason: 'SIGTERM', exit_code: 0 });
+});
 
 t.test('the token can come from a file, without the line end an editor leaves', async (t) => {
   const adminTokenFile = join(tempDir(t), 'token');
@@ -217,7 +219,7 @@ t.test('a token file that is missing, empty or too short is bad configuration', 
   ] as const) {
     const { service } = embedded(t, { config: { adminTokenFile } });
     await t.rejects(service.start(), { name: 'StartError', exitCode: 78, message });
-    t.equal(service.operatorAddress, null);
+    t.equal(service.opsAddress, null);
   }
 });
 

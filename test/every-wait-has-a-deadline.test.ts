@@ -1,5 +1,5 @@
 import t from 'tap';
-import { afterReading, seconds, within } from '../src/lifecycle/deadline.ts';
+import { afterReading, seconds, within } from '../src/platform/deadline.ts';
 
 const never = new Promise<void>(() => undefined);
 

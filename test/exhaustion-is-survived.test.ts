@@ -110,7 +110,7 @@ t.test('more connections than descriptors: a line says so, it recovers, and a st
     await service.line('connections at once'),
     /Closed \d+ connections at once: \d+ are open, and no more than 96/,
   );
-  t.equal((await service.operator('/livez')).status, 200, "the operator's door answers");
+  t.equal((await service.operator('/livez')).status, 200, 'the ops server answers');
   for (const socket of sockets) socket.destroy();
   await service.statusWhen(({ connections }) => connections.open === 1);
   t.equal((await (await RawClient.open(service.port)).get('/').response()).status, 200, 'it has recovered');

@@ -175,7 +175,7 @@ t.test('/status tells of a stop under way: why, until when, how long still', asy
   await stopped;
 });
 
-t.test("the operator's door stays open until the very end, and then closes", async (t) => {
+t.test('the ops server stays open until the very end, and then closes', async (t) => {
   const doors = new Doors();
   const { service, operator, opsPort } = await running(t, {
     app: {
@@ -199,7 +199,7 @@ t.test("the operator's door stays open until the very end, and then closes", asy
   await t.rejects(operator('/livez'), 'nobody answers any more');
 });
 
-t.test("the operator's door answers nothing else, and no one else's", async (t) => {
+t.test("the ops server answers nothing else, and no one else's", async (t) => {
   const { operator, ask } = await running(t, {
     app: { routes: (router) => router.get('/own', (_request, response) => response.end('x')) },
   });

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import ts from 'typescript';
-import { InFlight } from '../src/http/in-flight.ts';
-import { within } from '../src/lifecycle/deadline.ts';
+import { within } from '../src/platform/deadline.ts';
+import { InFlight } from '../src/server/in-flight.ts';
 
 t.test('whoever enters gets a leave that works once', async (t) => {
   const inFlight = new InFlight();
@@ -70,7 +70,7 @@ t.test(
     const leave = inFlight.enter();
     // The layout of the buffer is known to InFlight alone, so the thread uses the class as well. Not every runner's
     // loader reaches into threads: the types are taken off here.
-    const source = readFileSync(new URL('../src/http/in-flight.ts', import.meta.url), 'utf8');
+    const source = readFileSync(new URL('../src/server/in-flight.ts', import.meta.url), 'utf8');
     const options = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 };
     const { outputText } = ts.transpileModule(source, { compilerOptions: options });
     const worker = new Worker(

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
-import { parseConfig } from '../src/config.ts';
+import { parseConfig } from '../src/config/settings.ts';
 import { type Deployment, manifest, manifests, podSettings } from './support/manifests.ts';
 
 const all = manifests();

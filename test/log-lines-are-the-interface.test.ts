@@ -1,8 +1,9 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import type { LogFormat, LogLevel } from '../src/config/settings.ts';
 import { sendJson } from '../src/index.ts';
-import { createLogger, type LogFormat, type LogLevel } from '../src/logger.ts';
+import { createLogger } from '../src/platform/logger.ts';
 import { Doors, running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess, tempDir } from './support/service-process.ts';
@@ -41,7 +42,7 @@ t.test('a clean stop is told in exactly these words', async (t) => {
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.strictSame(service.lines.slice(0, from), [
     `INFO: Service state: STARTING - Configuration loaded (pid ${service.pid})`,
-    `INFO: Operator's door open on http://127.0.0.1:${service.opsPort}`,
+    `INFO: Ops server listening on http://127.0.0.1:${service.opsPort}`,
     `INFO: Audit log opened: ${join(service.stateDir, 'audit.ndjson')} (batched)`,
     "INFO: No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
     `INFO: Application started: ${service.child.spawnargs.at(-1)}`,

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { visible } from '../src/routes/visible.ts';
+import { escapeControl } from '../src/ops/escape-control.ts';
 import { headlineIs, openBrowser, openPage, skip } from './support/browser.ts';
 import { Crew } from './support/crew.ts';
 import { RawClient } from './support/raw-client.ts';
@@ -30,7 +30,7 @@ t.test(
       });
       await headlineIs(page, new RegExp(`^RUNNING - ${paths.length} requests in flight$`));
       const shown = await page.locator('#requests .path').allTextContents();
-      t.strictSame([...shown].sort(), paths.map((path) => visible(path)).sort());
+      t.strictSame([...shown].sort(), paths.map((path) => escapeControl(path)).sort());
       t.equal(await page.locator('#requests script, #requests img').count(), 0);
       t.ok(
         shown.every((text) => text.length < 300),
@@ -47,10 +47,10 @@ t.test(
 );
 
 t.test('no character of a client steers what shows it', async (t) => {
-  t.equal(visible('/a b/ü/日本'), '/a b/ü/日本');
+  t.equal(escapeControl('/a b/ü/日本'), '/a b/ü/日本');
   t.equal(
-    visible('\u202ex\u2066\u200b\x1b[31m\x9b\n\u2028\ud800'),
+    escapeControl('\u202ex\u2066\u200b\x1b[31m\x9b\n\u2028\ud800'),
     '\\u{202e}x\\u{2066}\\u{200b}\\u{1b}[31m\\u{9b}\\u{a}\\u{2028}\\u{d800}',
   );
-  t.equal(visible('x'.repeat(5), 3), 'xxx… (5 characters)');
+  t.equal(escapeControl('x'.repeat(5), 3), 'xxx… (5 characters)');
 });

@@ -3,7 +3,7 @@ import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { pino } from 'pino';
 import t from 'tap';
-import { Pages, type View } from '../src/routes/pages.ts';
+import { type StatusEvent, StatusStream } from '../src/ops/status-stream.ts';
 import { Crew } from './support/crew.ts';
 import { running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
@@ -15,7 +15,7 @@ async function watching(port: number): Promise<RawClient> {
   return client;
 }
 
-function eventsOf(client: RawClient): { name: string; view: View }[] {
+function eventsOf(client: RawClient): { name: string; view: StatusEvent }[] {
   return [...client.pending.matchAll(/event: (\w+)\ndata: (.*)\n\n/g)].map(([, name = '', data = '']) => ({
     name,
     view: JSON.parse(data),
@@ -81,7 +81,7 @@ t.test('so many pages and no more; who is turned away is told why', async (t) =>
 
 t.test('a page that does not read is dropped, and what waits for it has an end', async (t) => {
   const { service } = await running(t);
-  const pages = new Pages(
+  const pages = new StatusStream(
     () => ({ ...service.status(), version: 'x'.repeat(50_000) }),
     pino({ level: 'silent' }),
   );

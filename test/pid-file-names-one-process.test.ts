@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { readPidFile, removePidFile, writePidFile } from '../src/lifecycle/pid-file.ts';
+import { readPidFile, removePidFile, writePidFile } from '../src/platform/pid-file.ts';
 import { ServiceProcess, tempDir } from './support/service-process.ts';
 
 const HOUR_S = 3600;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { Router } from '../src/http/router.ts';
+import { Router } from '../src/server/router.ts';
 
 /** A router as one would explain it: every pattern is tried in its order of precedence. Slow, and short enough to be believed. */
 interface Entry {

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import t, { type Test } from 'tap';
-import { Router } from '../src/http/router.ts';
+import { Router } from '../src/server/router.ts';
 
 const handler = (): void => undefined;
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { helpText } from '../src/commands/help.ts';
-import { SETTINGS } from '../src/config.ts';
+import { helpText } from '../src/cli/help.ts';
+import { SETTINGS } from '../src/config/settings.ts';
 
 interface Row {
   readonly name: string;

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { completeConfig } from '../src/config.ts';
+import { completeConfig } from '../src/config/settings.ts';
 import { running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess, tempDir } from './support/service-process.ts';

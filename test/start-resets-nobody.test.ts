@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import t from 'tap';
 import { freePort } from '../bench/conformance/subject.ts';
-import { DOOR, probe } from '../src/lifecycle/listen.ts';
+import { probe, SERVICE_ADDRESS } from '../src/platform/listen.ts';
 import { RawClient } from './support/raw-client.ts';
 import { ServiceProcess } from './support/service-process.ts';
 
@@ -11,7 +11,7 @@ t.test('finding out whether a port is free takes no connection on it', async (t)
   const knocks: Promise<unknown>[] = [];
   let probing = true;
   const probes = (async () => {
-    for (let round = 0; round < 20; round += 1) await probe('127.0.0.1', port, DOOR);
+    for (let round = 0; round < 20; round += 1) await probe('127.0.0.1', port, SERVICE_ADDRESS);
     probing = false;
   })();
   while (probing) {

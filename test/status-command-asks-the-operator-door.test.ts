@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import t, { type Test } from 'tap';
-import type { Status } from '../src/routes/status.ts';
-import { drainLine, drainOf } from '../src/routes/status.ts';
+import type { Status } from '../src/ops/status.ts';
+import { drainLine, drainOf } from '../src/ops/status.ts';
 import { version } from '../src/version.ts';
 import { Doors, running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
@@ -67,7 +67,7 @@ t.test('status ends with 1 when nobody answers, and says where it asked', async 
     said(t, [], stateDir, { OPS_PORT: 'off' }),
   ]);
   t.equal(code, 1);
-  t.match(text, `No answer from the operator's door at http://127.0.0.1:${port}: `);
+  t.match(text, `No answer from the ops server at http://127.0.0.1:${port}: `);
   t.equal(offCode, 78);
   t.match(off, /^master-agent: OPS_PORT: want it on to ask for the status, got off /);
 });

@@ -24,10 +24,7 @@ t.test('status --watch tells what changes, waits for a service that is gone, and
   service.release('a');
   t.equal((await busy.response()).status, 200);
   t.equal(await watch.line('STOPPED'), 'STOPPED - cleanly, 1 request completed, none cut');
-  t.match(
-    await watch.line('No answer'),
-    /^No answer from the operator's door at http:.* since \d\d:\d\d:\d\d$/,
-  );
+  t.match(await watch.line('No answer'), /^No answer from the ops server at http:.* since \d\d:\d\d:\d\d$/);
   await service.exited;
 
   const again = await ServiceProcess.running(t, { stateDir });

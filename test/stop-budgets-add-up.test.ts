@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import pino from 'pino';
 import t, { type Test } from 'tap';
-import { parseConfig } from '../src/config.ts';
-import { checkStopBudget } from '../src/lifecycle/stop-budget.ts';
+import { parseConfig } from '../src/config/settings.ts';
+import { checkStopBudget } from '../src/control/stop-budget.ts';
 import { compose } from './support/compose.ts';
 import { type Deployment, manifest, podSettings } from './support/manifests.ts';
 

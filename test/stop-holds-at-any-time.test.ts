@@ -2,18 +2,18 @@ import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import t from 'tap';
-import { Connections } from '../src/http/connections.ts';
-import { Gate } from '../src/http/gate.ts';
-import { InFlight, type Leave } from '../src/http/in-flight.ts';
-import { deferred } from '../src/lifecycle/deferred.ts';
-import { ExitCode } from '../src/lifecycle/exit-code.ts';
-import { Lifecycle } from '../src/lifecycle/lifecycle.ts';
 import {
   type ShutdownParts,
   type ShutdownPlan,
   type ShutdownResult,
   shutdown,
-} from '../src/service/shutdown.ts';
+} from '../src/backends/in-process/shutdown.ts';
+import { ExitCode } from '../src/exit-code.ts';
+import { Lifecycle } from '../src/lifecycle/lifecycle.ts';
+import { deferred } from '../src/platform/deferred.ts';
+import { Connections } from '../src/server/connections.ts';
+import { Gate } from '../src/server/gate.ts';
+import { InFlight, type Leave } from '../src/server/in-flight.ts';
 
 /** What a stop may take beyond its delay and its deadline: the quiet tail, and the turns of the loop. */
 const TAIL_MS = 500;
@@ -190,7 +190,7 @@ function sceneOf(scene: Scene) {
     { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
   );
   const parts: ShutdownParts = {
-    ...{ lifecycle, gate, connections, inFlight, log, narrator: log },
+    ...{ lifecycle, gate, connections, inFlight, log, lifecycleLog: log },
     listener: {
       ...{ where: 'nowhere', accepting: true, open: async () => undefined, close: () => undefined },
       lastCall: scene.lastCall ?? (async () => undefined),

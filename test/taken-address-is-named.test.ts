@@ -32,7 +32,7 @@ t.test('a taken port is named with its setting, before the application starts', 
     });
     t.equal(service.state, 'stopped');
     t.equal(service.address, null);
-    t.equal(service.operatorAddress, null);
+    t.equal(service.opsAddress, null);
     t.strictSame(readdirSync(stateDir), []);
   }
 });
@@ -59,7 +59,7 @@ t.test('a state directory that cannot be one is named with its setting', async (
       exitCode: 78,
       message: new RegExp(`^STATE_DIR: want a directory that can be written, got "${stateDir}": E`),
     });
-    t.equal(service.operatorAddress, null);
+    t.equal(service.opsAddress, null);
   }
 });
 

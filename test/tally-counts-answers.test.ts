@@ -1,5 +1,5 @@
 import t from 'tap';
-import { BUCKETS, Tally } from '../src/http/tally.ts';
+import { BUCKETS, Tally } from '../src/server/tally.ts';
 
 t.test('answers are counted by the first digit of their status, and what had none under 0', async (t) => {
   const tally = new Tally();

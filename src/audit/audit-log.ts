@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { AuditMode } from '../config.ts';
+import type { AuditMode } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';

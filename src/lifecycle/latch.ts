@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { ExitCode, StartError } from './exit-code.ts';
+import { ExitCode, StartError } from '../exit-code.ts';
 
 /** Why the service stays down: the content of `STATE_DIR/emergency.json`. */
 export interface Latch {

@@ -7,13 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { ROOT, ServerProcess } from '../../bench/server-process.ts';
-import { parseConfig } from '../../src/config.ts';
-import { Connections } from '../../src/http/connections.ts';
-import { createDoor } from '../../src/http/door.ts';
-import { Gate } from '../../src/http/gate.ts';
-import { InFlight } from '../../src/http/in-flight.ts';
-import { Router } from '../../src/http/router.ts';
+import { parseConfig } from '../../src/config/settings.ts';
 import { Lifecycle } from '../../src/lifecycle/lifecycle.ts';
+import { Connections } from '../../src/server/connections.ts';
+import { Gate } from '../../src/server/gate.ts';
+import { InFlight } from '../../src/server/in-flight.ts';
+import { Router } from '../../src/server/router.ts';
+import { createHttpServer } from '../../src/server/server.ts';
 import type { Admission, Dispatch } from './play.ts';
 
 /** What a service can be doing while it is fuzzed. `signalled`: running, and the signal comes in the middle. */
@@ -120,7 +120,7 @@ class ServiceTarget implements Target {
     let inFlight = Number.NaN;
     while (inFlight !== this.#held && performance.now() < deadlineMs) {
       const answer = await fetch(`http://127.0.0.1:${this.#service.opsPort}/status`).catch(() => undefined);
-      if (answer === undefined) return [...wrong, "the operator's door does not answer"];
+      if (answer === undefined) return [...wrong, 'the ops server does not answer'];
       inFlight = ((await answer.json()) as { in_flight: { count: number } }).in_flight.count;
     }
     if (inFlight !== this.#held) wrong.push(`${inFlight} in flight, want ${this.#held}`);
@@ -194,7 +194,7 @@ class StartingDoor implements Target {
       response.end();
     });
     const gate = new Gate({ ...around, connections, summed: () => undefined }, limits);
-    this.#server = createDoor(
+    this.#server = createHttpServer(
       { ...around, gate, connections, router, accepting: () => true, ended: () => undefined },
       limits,
     ).server;

@@ -10,7 +10,7 @@ import { median, table } from '../../bench/figures.ts';
 import { LedgerClient } from '../../bench/ledger-client.ts';
 import { residentBytes } from '../../bench/resident.ts';
 import { ROOT, ServerProcess } from '../../bench/server-process.ts';
-import type { Status } from '../../src/routes/status.ts';
+import type { Status } from '../../src/ops/status.ts';
 import { makeCase } from '../fuzz/cases.ts';
 import { play } from '../fuzz/play.ts';
 import { Random } from '../fuzz/random.ts';
@@ -54,7 +54,7 @@ const MOST_GROWTH_FILES = 20;
 interface Look {
   readonly rssMb: number;
   readonly descriptors: number;
-  /** How late the event loop was in the last second, 99 of 100 times; what the operator's door tells. */
+  /** How late the event loop was in the last second, 99 of 100 times; what the ops server tells. */
   readonly loopMs: number;
   /** In the state directory. */
   readonly files: number;

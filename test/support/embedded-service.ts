@@ -21,7 +21,7 @@ export interface Embedded {
   readonly opsPort: number;
   /** Asks the service's door. */
   ask(path: string, init?: RequestInit): Promise<Response>;
-  /** Asks the operator's door. */
+  /** Asks the ops server. */
   operator(path: string, init?: RequestInit): Promise<Response>;
 }
 
@@ -53,7 +53,7 @@ export function embedded(t: Test, { app, config, stateDir = tempDir(t) }: Embedd
   });
   t.teardown(() => service.force('the end of the test'));
   const port = (): number => service.address?.port ?? 0;
-  const opsPort = (): number => service.operatorAddress?.port ?? 0;
+  const opsPort = (): number => service.opsAddress?.port ?? 0;
   return {
     service,
     stateDir,

@@ -5,8 +5,8 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import root, { type Test } from 'tap';
-import type { ShutdownReport } from '../../src/lifecycle/shutdown-record.ts';
-import type { Status } from '../../src/routes/status.ts';
+import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
+import type { Status } from '../../src/ops/status.ts';
 
 const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 /** What is shipped: `npm test` builds it first. */
@@ -108,7 +108,7 @@ export class ServiceProcess {
   async accepting(): Promise<void> {
     const line = await this.line('Service state: RUNNING');
     this.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
-    const door = this.lines.find((text) => text.includes("Operator's door open"));
+    const door = this.lines.find((text) => text.includes('Ops server listening'));
     this.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
   }
 
@@ -157,12 +157,12 @@ export class ServiceProcess {
     }
   }
 
-  /** Asks the operator's door. */
+  /** Asks the ops server. */
   async operator(path: string, init?: RequestInit): Promise<Response> {
     return fetch(`http://127.0.0.1:${this.opsPort}${path}`, init);
   }
 
-  /** Asks the operator's door for the status until it is as the test waits for it. */
+  /** Asks the ops server for the status until it is as the test waits for it. */
   async statusWhen(wanted: (status: Status) => boolean): Promise<Status> {
     for (;;) {
       const status = (await (await this.operator('/status')).json()) as Status;

@@ -1,0 +1,73 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Logger } from 'pino';
+import type { Config } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../exit-code.ts';
+import type { Router } from '../server/router.ts';
+
+/** What an application's start() is given. */
+export interface StartContext {
+  readonly log: Logger;
+  readonly config: Config;
+  /** Aborted when the service is told to stop before start() is done. It then has a second to settle. */
+  readonly stopping: AbortSignal;
+}
+
+/** An application: what it opens, where it answers, and how it lets go. Every part may be left out. */
+export interface App {
+  /** Opens what the routes need. The service does not listen before it is done. */
+  start?(context: StartContext): unknown;
+  /** Registers the routes; called once, before start(). */
+  routes?(router: Router): unknown;
+  /** Lets go; called when the last request is done, with what is left of SHUTDOWN_TIMEOUT and at least a second. */
+  stop?(): unknown;
+}
+
+/** Gives an application its types. The object is returned as it is. */
+export function defineApp(app: App): App {
+  return app;
+}
+
+const PARTS = ['start', 'routes', 'stop'] as const;
+
+/** An application, or the path of the ES module that exports it by default, relative to the working directory. */
+export type AppSource = App | string;
+
+/** @throws StartError 78 when there is no such file */
+export function assertAppFile(path: string): void {
+  if (statSync(resolve(path), { throwIfNoEntry: false })?.isFile()) return;
+  throw new StartError(`APP: want the path of an ES module, got "${path}" (no such file)`, ExitCode.Config);
+}
+
+/** @throws StartError 78 when the module's default export has another shape, 70 when it throws */
+export async function loadApp(path: string): Promise<App> {
+  let module: { default?: unknown };
+  try {
+    module = await import(pathToFileURL(resolve(path)).href);
+  } catch (error) {
+    throw new StartError(`APP: ${path} failed when it was imported: ${messageOf(error)}`, ExitCode.Internal, {
+      cause: error,
+    });
+  }
+  return asApp(module.default, path);
+}
+
+/** @throws StartError 78 when `value` is no application; `origin` names it in the message */
+export function asApp(value: unknown, origin: string): App {
+  const want = `APP: want ${origin} to export an app { start, routes, stop } by default`;
+  if (typeof value !== 'object' || value === null) {
+    throw new StartError(`${want}, got ${value === null ? 'null' : typeof value}`, ExitCode.Config);
+  }
+  const parts = value as Record<string, unknown>;
+  for (const part of PARTS) {
+    if (parts[part] !== undefined && typeof parts[part] !== 'function') {
+      throw new StartError(`${want} of functions, got ${typeof parts[part]} for ${part}`, ExitCode.Config);
+    }
+  }
+  if (PARTS.every((part) => parts[part] === undefined)) {
+    throw new StartError(`${want}, got none of them`, ExitCode.Config);
+  }
+  return value;
+}

@@ -1,0 +1,39 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { LoopDelayFigures } from '../../ops/status.ts';
+
+/** How often the loop is asked whether it turns. */
+const RESOLUTION_MS = 20;
+/** What is told is about this time at least: two who ask at once are told the same. */
+const WINDOW_MS = 900;
+
+/** Watches how late this process's event loop is. It has no timer of JavaScript's, and keeps no process alive. */
+export class LoopDelay {
+  readonly #histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+  #sinceMs = performance.now();
+  #last: LoopDelayFigures | null = null;
+
+  begin(): void {
+    this.#histogram.enable();
+  }
+
+  end(): void {
+    this.#histogram.disable();
+  }
+
+  /** Between the two last who asked, a second apart or more; null before there are two. */
+  read(): LoopDelayFigures | null {
+    const now = performance.now();
+    if (now - this.#sinceMs >= WINDOW_MS && this.#histogram.count > 0) {
+      const { max } = this.#histogram;
+      this.#last = { delay_p99_ms: lateMs(this.#histogram.percentile(99)), delay_max_ms: lateMs(max) };
+      this.#histogram.reset();
+      this.#sinceMs = now;
+    }
+    return this.#last;
+  }
+}
+
+/** The histogram counts nanoseconds between two looks, so it holds the resolution too. */
+function lateMs(nanoseconds: number): number {
+  return Math.max(0, Math.round(nanoseconds / 1e5 - RESOLUTION_MS * 10) / 10);
+}

@@ -1,0 +1,54 @@
+import type { Socket } from 'node:net';
+import { BEAT_MS } from './messages.ts';
+import type { WorkerHandle } from './worker-handle.ts';
+
+/** Connections that wait for a worker, while there is none. */
+const MOST_WAITING = 1_024;
+
+/** Whom connections can be given to. */
+export interface BalancerWorkers {
+  readonly serving: readonly WorkerHandle[];
+  /** Everybody alive, also those whose part in the service is over. */
+  readonly all: ReadonlySet<WorkerHandle>;
+  readonly stopping: boolean;
+}
+
+/** Gives connections to the workers in turn, and keeps them for a while when there is nobody to take them. */
+export class Balancer {
+  readonly #takers: BalancerWorkers;
+  #waiting: Socket[] = [];
+  #turn = 0;
+
+  constructor(takers: BalancerWorkers) {
+    this.#takers = takers;
+  }
+
+  /** Gives a connection to the next worker, one whose loop turns if there is one. */
+  give(socket: Socket): void {
+    const worker = this.#next();
+    if (worker !== undefined) worker.hand(socket);
+    else if (this.#waiting.length < MOST_WAITING && !this.#takers.stopping) this.#waiting.push(socket);
+    else socket.destroy();
+  }
+
+  giveWaiting(): void {
+    for (const socket of this.#waiting.splice(0)) this.give(socket);
+  }
+
+  dropWaiting(): void {
+    for (const socket of this.#waiting.splice(0)) socket.destroy();
+  }
+
+  #next(): WorkerHandle | undefined {
+    const { serving, all, stopping } = this.#takers;
+    const ready = serving.filter(({ isReady }) => isReady);
+    const fresh = ready.filter(({ heardMs }) => performance.now() - heardMs < 2 * BEAT_MS);
+    const candidates = fresh.length > 0 ? fresh : ready;
+    this.#turn += 1;
+    return (
+      candidates[this.#turn % candidates.length] ??
+      // During a stop there may be workers left that retire or were not appointed yet: they answer with 503.
+      (stopping ? [...all].find(({ canTake }) => canTake) : undefined)
+    );
+  }
+}

@@ -1,0 +1,101 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Config } from '../../config/settings.ts';
+import { messageOf } from '../../error.ts';
+import { ExitCode, StartError } from '../../exit-code.ts';
+import { within } from '../../platform/deadline.ts';
+import type { StartFailure, WorkerHandle } from './worker-handle.ts';
+
+/** A worker that dies before it is ready, without a word, is tried so often. */
+const MOST_ATTEMPTS = 5;
+const FIRST_BACKOFF_MS = 100;
+const LONGEST_BACKOFF_MS = 5_000;
+
+/** What a generation is made of: the settings, and the variables they came from, which its processes are given. */
+export interface Plan {
+  readonly generation: number;
+  readonly config: Config;
+  readonly variables: NodeJS.ProcessEnv;
+}
+
+/** Who makes processes, and when there shall be no more. */
+export interface Spawner {
+  readonly log: Logger;
+  readonly stopping: boolean;
+  /** Aborted when `stopping` becomes true. */
+  readonly stop: AbortSignal;
+  /** @throws the system's error */
+  spawn(plan: Plan): WorkerHandle;
+  /** Ends a worker that is of no use. */
+  end(worker: WorkerHandle): void;
+}
+
+/** Starts a whole generation. @throws StartError when one of it does not become ready; then none of it is left */
+export async function startGeneration(spawner: Spawner, plan: Plan): Promise<WorkerHandle[]> {
+  const attempts = await Promise.allSettled(
+    Array.from({ length: plan.config.workers }, () => startWorker(spawner, plan)),
+  );
+  const workers = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []));
+  const failed = attempts.find((attempt) => attempt.status === 'rejected');
+  if (failed === undefined) return workers;
+  // A stop has told them already.
+  if (!spawner.stopping) for (const worker of workers) spawner.end(worker);
+  throw failed.reason;
+}
+
+async function startWorker(spawner: Spawner, plan: Plan): Promise<WorkerHandle> {
+  for (let attempt = 1; ; attempt += 1) {
+    const { worker, failure } = await tryToStart(spawner, plan);
+    if (spawner.stopping) throw new StartError('the service is stopping', ExitCode.Ok);
+    if (worker !== undefined) return worker;
+    // Who says why will say it again; who just dies may have been unlucky.
+    if (failure.exitCode !== undefined || attempt === MOST_ATTEMPTS) {
+      const tries = failure.exitCode === undefined ? `, ${attempt} times in a row` : '';
+      throw new StartError(`${failure.message}${tries}`, failure.exitCode ?? ExitCode.Internal);
+    }
+    spawner.log.error(`${failure.message}: trying again`);
+    await backOff(attempt, spawner.stop);
+  }
+}
+
+type Started =
+  | { readonly worker: WorkerHandle; readonly failure?: undefined }
+  | { readonly worker?: undefined; readonly failure: StartFailure };
+
+/** One attempt. Whoever is not ready in time is gone when this resolves, or about to be. */
+export async function tryToStart(spawner: Spawner, plan: Plan): Promise<Started> {
+  let worker: WorkerHandle;
+  try {
+    worker = spawner.spawn(plan);
+  } catch (error) {
+    return {
+      failure: { message: `the worker could not be started: ${messageOf(error)}`, exitCode: undefined },
+    };
+  }
+  const failure = await becomeReady(worker, plan.config.startTimeoutMs);
+  if (failure === undefined) return { worker };
+  spawner.end(worker);
+  return { failure };
+}
+
+/** Undefined when it is ready in time. */
+async function becomeReady(worker: WorkerHandle, timeoutMs: number): Promise<StartFailure | undefined> {
+  let outcome: { failure: StartFailure | undefined } | undefined;
+  await within(
+    timeoutMs,
+    worker.ready.then((failure) => {
+      outcome = { failure };
+    }),
+  );
+  const late = {
+    message: `the worker was not ready after ${timeoutMs / 1000}s`,
+    exitCode: ExitCode.Internal,
+  };
+  return outcome === undefined ? late : outcome.failure;
+}
+
+/** Waits the longer the more failures there were, and not at all before the first; a stop ends the wait. */
+export async function backOff(failures: number, signal: AbortSignal): Promise<void> {
+  const ms = failures <= 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);
+  await delay(ms, undefined, { signal }).catch(() => undefined);
+}

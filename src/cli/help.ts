@@ -1,0 +1,42 @@
+import { ConfigError, SETTINGS } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode } from '../exit-code.ts';
+
+const USAGE = `master-agent: an HTTP service that locks like a safe
+
+usage: master-agent [serve] [APP]   serve the application in the module APP, in the foreground
+       master-agent stop            stop it and show the drain; ends with the exit code of the service
+       master-agent reload          new settings, with WORKERS new code too; 1 when it was refused
+       master-agent status          what the ops server tells; --watch goes on, --json is for programs
+       master-agent verify-audit    walk the seals of the audit log
+       master-agent unlatch         let the service start again after an emergency shutdown
+       master-agent help            this; COMMAND --help for one command
+
+signals  SIGTERM, SIGINT  stop: lock, finish what is in flight, leave (a second SIGINT forces the exit)
+         SIGHUP           reload: the settings marked * below; with WORKERS all but addresses, and the code
+
+exit     0 stopped, everything in flight completed   1 forced: requests were cut   70 internal error or crash
+         74 the audit log could not be written   75 latched by an emergency shutdown   78 bad configuration
+
+settings, from the environment and from .env in the working directory:
+`;
+
+export function run(): Promise<number> {
+  process.stdout.write(helpText());
+  return Promise.resolve(ExitCode.Ok);
+}
+
+export function helpText(): string {
+  const rows = Object.values(SETTINGS).map(({ name, fallback, unit, help, live }) => {
+    const value = fallback === '' ? 'unset' : `${fallback}${unit === '' ? '' : ` ${unit}`}`;
+    return `  ${`${name}${live ? '*' : ''}`.padEnd(25)}${value.padEnd(15)}${help}`;
+  });
+  return `${USAGE}${rows.join('\n')}\n`;
+}
+
+/** A command line that cannot be understood is bad configuration. */
+export function complain(problem: unknown): number {
+  const lines = problem instanceof ConfigError ? problem.mistakes : [messageOf(problem)];
+  for (const line of lines) process.stderr.write(`master-agent: ${line} (see master-agent --help)\n`);
+  return ExitCode.Config;
+}

@@ -1,0 +1,163 @@
+import { parseArgs } from 'node:util';
+import type { Logger } from 'pino';
+import { readEnvironment } from '../config/environment.ts';
+import { type Config, ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../exit-code.ts';
+import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import { createLogger } from '../platform/logger.ts';
+import { readPidFile, removePidFile, writePidFile } from '../platform/pid-file.ts';
+import type { SignalTrap } from '../platform/signals.ts';
+import { createNotifier } from '../platform/systemd.ts';
+import { version } from '../version.ts';
+import { complain, helpText } from './help.ts';
+
+/** What serves: one process alone, or a supervisor with its workers. */
+interface Role {
+  start(): Promise<void>;
+  stop(signal: NodeJS.Signals): Promise<ShutdownReport>;
+  force(signal: NodeJS.Signals): Promise<ShutdownReport>;
+  crash(origin: string, error: unknown): Promise<ShutdownReport>;
+  reload(): void;
+  /** The process ends before the service has: says so, and keeps what can be kept without waiting. */
+  lose(code: number): void;
+  /** Resolves when a stop, however it was begun, is over. */
+  readonly stopped: Promise<ShutdownReport>;
+}
+
+/** `master-agent [serve] [APP]` */
+export async function run(args: readonly string[], signals: SignalTrap): Promise<number> {
+  let parsed: { values: { help?: boolean; version?: boolean }; positionals: string[] };
+  try {
+    parsed = parseArgs({
+      args: [...args],
+      options: { help: { type: 'boolean', short: 'h' }, version: { type: 'boolean', short: 'v' } },
+      allowPositionals: true,
+    });
+  } catch (error) {
+    return complain(error);
+  }
+  const { values, positionals } = parsed;
+  if (values.help) process.stdout.write(helpText());
+  else if (values.version) process.stdout.write(`${version}\n`);
+  else if (positionals.length > 1) return complain(`want one application, got ${positionals.join(' ')}`);
+  else return serve(signals, positionals[0]);
+  return ExitCode.Ok;
+}
+
+/**
+ * The service as a process: settings from the environment, signals, a PID file, and the exit code at the end.
+ * @param app the application's module when it was named on the command line; it goes before `APP`
+ */
+async function serve(signals: SignalTrap, app: string | undefined): Promise<ExitCode> {
+  let pidFile: string | undefined;
+  try {
+    const { config, variables } = configure(app);
+    const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
+    log.info(`Service state: STARTING - Configuration loaded (pid ${process.pid})`);
+    if (config.pidFile !== undefined) {
+      claimPidFile(config.pidFile, log);
+      pidFile = config.pidFile;
+    }
+    const parts = {
+      config,
+      log,
+      variables,
+      configure: () => configure(app),
+      notifier: await createNotifier(),
+    };
+    const role: Role = await createRole(parts);
+    signals.deliverTo({
+      stop: (signal) => void role.stop(signal),
+      force: (signal) => void role.force(signal),
+      crash: (origin, error) => void role.crash(origin, error),
+      reload: () => role.reload(),
+      exit: (code) => {
+        role.lose(code);
+        if (pidFile !== undefined) removePidFile(pidFile);
+      },
+    });
+    await role.start();
+    return (await role.stopped).exit_code;
+  } catch (error) {
+    return explain(error);
+  } finally {
+    if (pidFile !== undefined) removePidFile(pidFile);
+  }
+}
+
+async function createRole(parts: import('../backends/workers/supervisor.ts').SupervisorParts): Promise<Role> {
+  // Only one of them is needed, and a supervisor must not even load what serves.
+  if (parts.config.workers > 0)
+    return new (await import('../backends/workers/supervisor.ts')).Supervisor(parts);
+  return new (await import('../backends/in-process/alone.ts')).Alone(parts);
+}
+
+/** The settings, and all variables they came from with what was decided here filled in: what workers are given. */
+function configure(app: string | undefined): { config: Config; variables: NodeJS.ProcessEnv } {
+  const given = readEnvironment();
+  const variables = {
+    ...given,
+    APP: app ?? given.APP,
+    STATE_DIR: given.STATE_DIR || given.STATE_DIRECTORY,
+    // What the service manager has handed to this process is not the workers'.
+    NOTIFY_SOCKET: undefined,
+    WATCHDOG_USEC: undefined,
+    LISTEN_FDS: undefined,
+  };
+  const config = parseConfig(variables);
+  return { config, variables: { ...variables, LOG_FORMAT: formatOf(config.logFormat) } };
+}
+
+/** @throws StartError 78 when the file names another process that is alive, or cannot be written */
+function claimPidFile(file: string, log: Logger): void {
+  try {
+    const owner = readPidFile(file);
+    if (owner.kind === 'ours' && owner.pid !== process.pid) {
+      throw new StartError(
+        `PID_FILE: want no other service on ${file}, got process ${owner.pid}, which is alive`,
+        ExitCode.Config,
+      );
+    }
+    if (owner.kind === 'dead') log.warn(`PID file ${file} was left by process ${owner.pid}, which is dead`);
+    if (owner.kind === 'recycled') {
+      log.warn(`PID file ${file} was left behind: process ${owner.pid} is something else now`);
+    }
+    if (owner.kind === 'unreadable')
+      log.warn(`PID file ${file} held no process id, but ${JSON.stringify(owner.content)}`);
+    writePidFile(file);
+  } catch (error) {
+    if (error instanceof StartError) throw error;
+    throw new StartError(
+      `PID_FILE: want a file that can be written, got "${file}": ${messageOf(error)}`,
+      ExitCode.Config,
+    );
+  }
+}
+
+/** Says why there is no service, on standard error, one line for each mistake. */
+function explain(error: unknown): ExitCode {
+  const { LOG_FORMAT } = process.env;
+  const format = formatOf(
+    LOG_FORMATS.find((name) => name === LOG_FORMAT),
+    process.stderr.isTTY,
+  );
+  const log = createLogger({ level: 'info', format, fd: 2 });
+  if (error instanceof ConfigError) {
+    for (const mistake of error.mistakes) log.fatal(mistake);
+    return ExitCode.Config;
+  }
+  if (error instanceof StartError) {
+    log.fatal(error.message);
+    // The line above is what an operator needs; where in the application it happened is for its author.
+    if (error.exitCode === ExitCode.Internal && error.cause !== undefined)
+      log.error({ err: error.cause }, 'The cause');
+    return error.exitCode;
+  }
+  log.fatal({ err: error }, `Internal error: ${messageOf(error)}`);
+  return ExitCode.Internal;
+}
+
+function formatOf(format: LogFormat | undefined, terminal = process.stdout.isTTY): LogFormat {
+  return format ?? (terminal ? 'text' : 'json');
+}

@@ -1,0 +1,124 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import type { Config } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode } from '../exit-code.ts';
+import { escapeControl } from '../ops/escape-control.ts';
+import { drainLine, drainOf, type Status } from '../ops/status.ts';
+import type { StatusEvent } from '../ops/status-stream.ts';
+import { follow } from './follow.ts';
+import { complain } from './help.ts';
+import { controlConfig, fetchStatus, opsServer } from './operator.ts';
+import { Progress } from './progress.ts';
+
+const HELP = `usage: master-agent status [--json] [--watch]
+
+Asks the ops server what the service is doing and prints it.
+
+  --json   the answer of GET /status as it came
+  --watch  goes on showing it until Ctrl-C: redrawn in place on a terminal, elsewhere a line when something has
+           changed, at most one a second; with --json a line of JSON each time. Waits for a service that is gone
+  --help   this
+
+exit: 0 it answered, or --watch was ended; 1 nobody answered there; 78 bad configuration
+`;
+
+const RETRY_MS = 1_000;
+
+export async function run(args: readonly string[]): Promise<number> {
+  let json: boolean | undefined;
+  let config: Config;
+  let isWatching: boolean | undefined;
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: {
+        json: { type: 'boolean' },
+        watch: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    json = values.json;
+    isWatching = values.watch;
+    config = controlConfig();
+  } catch (error) {
+    return complain(error);
+  }
+  const door = opsServer(config);
+  if (door === undefined) return complain('OPS_PORT: want it on to ask for the status, got off');
+  if (isWatching) return watch(config, json ?? false);
+  try {
+    const status = await fetchStatus(door);
+    process.stdout.write(json ? `${JSON.stringify(status)}\n` : render(status));
+    return ExitCode.Ok;
+  } catch (error) {
+    process.stderr.write(`No answer from the ops server at ${door}: ${messageOf(error)}\n`);
+    return 1;
+  }
+}
+
+/** Until somebody ends it. A service that goes is waited for, wherever its door is when it comes back. */
+async function watch(config: Config, json: boolean): Promise<number> {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  const progress = new Progress();
+  const tell = (view: StatusEvent): void => {
+    if (json) process.stdout.write(`${JSON.stringify(view.status)}\n`);
+    else progress.show(lineOf(view), [view.headline, ...render(view.status).trimEnd().split('\n')]);
+  };
+  let gone: Date | undefined;
+  while (!stop.signal.aborted) {
+    const door = opsServer(config) ?? '';
+    await follow(door, stop.signal, (view) => {
+      gone = undefined;
+      tell(view);
+    }).catch(() => undefined);
+    if (stop.signal.aborted) break;
+    gone ??= new Date();
+    if (!json)
+      progress.show(`No answer from the ops server at ${door} since ${gone.toLocaleTimeString('en-GB')}`);
+    await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+  }
+  progress.end('kept');
+  return ExitCode.Ok;
+}
+
+/** The same line as `stop` shows, and how it ended at the end. */
+function lineOf({ headline, status, report }: StatusEvent): string {
+  return report === undefined ? drainLine(drainOf(status)) : headline;
+}
+
+function render(status: Status): string {
+  const { connections, rejected, last_shutdown: last } = status;
+  const lines = [
+    `${status.service} ${status.version}, process ${status.pid}: ${status.state} since ${status.since}`,
+    drainLine(drainOf(status)),
+    `connections: ${connections.open} open, ${connections.idle} idle; refused: ${rejected.total}`,
+    ...status.in_flight.oldest.map(
+      ({ id, method, path, age_ms, phase }) =>
+        `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  ${method} ${escapeControl(path)}  ${phase}  ${id}`,
+    ),
+  ];
+  for (const worker of status.workers ?? []) {
+    lines.push(
+      `  worker ${worker.pid}: ${worker.state}, generation ${worker.generation}, ${worker.in_flight} in flight, ` +
+        `${worker.connections} connections`,
+    );
+  }
+  if (status.last_reload !== null) {
+    const { outcome, reason, duration_ms } = status.last_reload;
+    lines.push(`last reload: ${outcome} in ${duration_ms} ms${reason === '' ? '' : `: ${reason}`}`);
+  }
+  if (last?.unclean) lines.push(`last run: process ${last.pid} ended without a shutdown`);
+  else if (last) {
+    lines.push(
+      `last shutdown: ${last.reason}, ${last.stopped_at}, ${last.duration_seconds} s, ` +
+        `${last.completed} completed, ${last.cut.length} cut, ${last.rejected} refused, exit ${last.exit_code}`,
+    );
+  }
+  return `${lines.join('\n')}\n`;
+}

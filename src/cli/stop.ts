@@ -1,0 +1,119 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { hasCode, messageOf } from '../error.ts';
+import { ExitCode } from '../exit-code.ts';
+import { findLiveRun, readReport, reportFile } from '../lifecycle/last-shutdown.ts';
+import { escapeControl } from '../ops/escape-control.ts';
+import { drainLine, drainOf } from '../ops/status.ts';
+import { isAlive, type PidFileOwner, readPidFile } from '../platform/pid-file.ts';
+import { complain } from './help.ts';
+import { controlConfig, fetchStatus, opsServer } from './operator.ts';
+import { Progress } from './progress.ts';
+
+const HELP = `usage: master-agent stop
+
+Stops the service that PID_FILE names (default: master-agent.pid in STATE_DIR), and shows the drain while it lasts.
+
+  --help   this
+
+exit: as the service did (0 everything completed, 1 requests were cut); 0 when there was nothing to stop;
+      1 when it ended without a report, or is still there past its deadline; 78 bad configuration
+`;
+
+const LOOK_MS = 100;
+/** Past its deadline by so much, a service is stuck. */
+const PATIENCE_MS = 15_000;
+
+export async function run(args: readonly string[]): Promise<number> {
+  let config: ReturnType<typeof controlConfig>;
+  try {
+    const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    config = controlConfig();
+  } catch (error) {
+    return complain(error);
+  }
+  const file = config.pidFile ?? join(config.stateDir, 'master-agent.pid');
+  let owner: PidFileOwner;
+  try {
+    owner = readPidFile(file);
+    // Who was given no PID file has left word of itself all the same.
+    const pid = config.pidFile === undefined ? findLiveRun(config.stateDir) : undefined;
+    if (owner.kind === 'none' && pid !== undefined) owner = { kind: 'ours', pid };
+  } catch (error) {
+    return complain(`PID_FILE: want a file that can be read, got "${file}": ${messageOf(error)}`);
+  }
+  if (owner.kind !== 'ours') {
+    say(`Nothing to stop: ${nobody(owner, file)}`);
+    if (owner.kind !== 'none') rmSync(file, { force: true });
+    return ExitCode.Ok;
+  }
+  const { pid } = owner;
+  // Looked up first: the note of where the door is goes when the service does.
+  const door = opsServer(config);
+  say(`Stopping process ${pid}`);
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch (error) {
+    // Gone in this very moment: then its report is there.
+    if (!hasCode(error, 'ESRCH'))
+      return complain(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
+  }
+  const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
+  const progress = new Progress();
+  while (isAlive(pid)) {
+    if (performance.now() > stuckMs) {
+      progress.end();
+      say(
+        `Process ${pid} is still there past its deadline. See its log; the last resort is: kill -KILL ${pid}`,
+      );
+      return 1;
+    }
+    await delay(LOOK_MS);
+    if (door !== undefined)
+      await fetchStatus(door).then(
+        (status) => progress.show(drainLine(drainOf(status))),
+        () => undefined,
+      );
+  }
+  progress.end();
+  return conclude(pid, config.stateDir);
+}
+
+function conclude(pid: number, stateDir: string): number {
+  const report = readReport(reportFile(stateDir));
+  if (report?.pid !== pid) {
+    say(`Process ${pid} is gone, but left no report in ${stateDir}`);
+    return 1;
+  }
+  const { completed, cut, rejected, duration_seconds, exit_code } = report;
+  say(
+    `Stopped in ${duration_seconds} s, exit ${exit_code}: ${completed} in flight completed, ${cut.length} cut, ` +
+      `${rejected} refused with 503`,
+  );
+  for (const { method, path, age_ms } of cut)
+    say(`  cut: ${method} ${escapeControl(path)} after ${(age_ms / 1000).toFixed(1)} s`);
+  return exit_code;
+}
+
+function nobody(owner: Exclude<PidFileOwner, { kind: 'ours' }>, file: string): string {
+  switch (owner.kind) {
+    case 'none':
+      return `there is no PID file ${file}`;
+    case 'dead':
+      return `${file} was left by process ${owner.pid}, which is dead (removed)`;
+    case 'recycled':
+      return `${file} was left behind: process ${owner.pid} is something else now, and was not touched (removed)`;
+    case 'unreadable':
+      return `${file} holds no process id, but ${JSON.stringify(owner.content)} (removed)`;
+  }
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}

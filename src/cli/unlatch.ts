@@ -1,0 +1,102 @@
+import { userInfo } from 'node:os';
+import { createInterface } from 'node:readline/promises';
+import { parseArgs } from 'node:util';
+import { AuditLog } from '../audit/audit-log.ts';
+import { auditFile } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../exit-code.ts';
+import { findLiveRun } from '../lifecycle/last-shutdown.ts';
+import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
+import { readAuditKey } from '../platform/secrets.ts';
+import { complain } from './help.ts';
+import { commandConfig } from './operator.ts';
+
+const HELP = `usage: master-agent unlatch [--reason TEXT]
+
+Lets the service start again after an emergency shutdown. Asks for a reason, puts it in the audit log, and keeps the
+old latch beside the new state. It does not start the service.
+
+  --reason TEXT   why it may start again; asked for on a terminal when left out
+  --help          this
+
+exit: 0 unlatched, or it was not latched; 74 the audit log could not be written (it stays latched);
+      78 no reason, or bad configuration
+`;
+
+export async function run(args: readonly string[]): Promise<number> {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: { reason: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    const config = commandConfig();
+    const latch = readLatch(config.stateDir);
+    if (latch === undefined) {
+      process.stdout.write(`Not latched: there is no emergency.json in ${config.stateDir}\n`);
+      return ExitCode.Ok;
+    }
+    process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
+    const pid = findLiveRun(config.stateDir);
+    // In a container the run that was killed may have had the number that is ours now.
+    if (pid !== undefined && pid !== process.pid) {
+      return complain(`process ${pid} is still stopping: want it gone before it may start again`);
+    }
+    const reason = (values.reason ?? (await ask())).trim();
+    if (reason === '') return complain('--reason: want a text that says why it may start again, got nothing');
+    const file = auditFile(config);
+    if (file !== undefined) await putOnRecord(file, readAuditKey(config), { latch, by: whoAmI(), reason });
+    const kept = releaseLatch(config.stateDir);
+    process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
+    return ExitCode.Ok;
+  } catch (error) {
+    const code = complain(error);
+    return error instanceof StartError ? error.exitCode : code;
+  }
+}
+
+/** A container's user need not have a name. */
+function whoAmI(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `user ${process.getuid?.() ?? 'unknown'}`;
+  }
+}
+
+async function ask(): Promise<string> {
+  if (!process.stdin.isTTY) return '';
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return await terminal.question('Why may it start again? ');
+  } finally {
+    terminal.close();
+  }
+}
+
+/** @throws StartError 74 when the record is not on disk: then it has to stay latched */
+async function putOnRecord(file: string, key: Buffer | undefined, fields: object): Promise<void> {
+  let failure: unknown;
+  try {
+    const log = AuditLog.open({
+      file,
+      key,
+      mode: 'batched',
+      lost: (error) => {
+        failure = error;
+      },
+      fallback: () => undefined,
+    });
+    log.record('unlatch', { ...fields });
+    if (await log.close()) return;
+  } catch (error) {
+    failure = error;
+  }
+  throw new StartError(
+    `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(failure)}. It stays latched`,
+    ExitCode.AuditLost,
+  );
+}

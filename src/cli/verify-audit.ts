@@ -1,0 +1,123 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { readHead } from '../audit/head.ts';
+import { type Verdict, verify } from '../audit/verify.ts';
+import { auditFile } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode } from '../exit-code.ts';
+import { readAuditKey } from '../platform/secrets.ts';
+import { complain } from './help.ts';
+import { commandConfig } from './operator.ts';
+
+const HELP = `usage: master-agent verify-audit [--json] [--head HASH] [--key-file FILE] [FILE…]
+
+Walks the seals of the audit log and says whether it is as it was written, or which line is the first that is not, and
+how: changed, dropped, reordered, torn, from another chain, cut. Without FILE: the log that the settings name, with
+the rotated ones beside it (audit.ndjson.2, audit.ndjson.1, audit.ndjson). Give files in the order of their writing.
+
+  --head HASH      a seal that was kept elsewhere and has to be in the log; default: what stands beside it in FILE.head
+  --key-file FILE  the key it was sealed with; default: AUDIT_KEY_FILE
+  --json           the verdict as JSON
+  --help           this
+
+exit: 0 as it was written, 1 it is not, 2 it could not be read
+`;
+
+/** A walk that takes longer than this shows how far it is. */
+const PROGRESS_AFTER_MS = 1_000;
+/** The service may be writing while we read: how long one write may take. */
+const WRITE_MS = 50;
+
+export async function run(args: readonly string[]): Promise<number> {
+  let values: { json?: boolean; head?: string; 'key-file'?: string; help?: boolean };
+  let files: string[];
+  let newest: string;
+  let key: Buffer | undefined;
+  try {
+    const parsed = parseArgs({
+      args: [...args],
+      options: {
+        json: { type: 'boolean' },
+        head: { type: 'string' },
+        'key-file': { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+      allowPositionals: true,
+    });
+    values = parsed.values;
+    if (values.help) {
+      process.stdout.write(HELP);
+      return ExitCode.Ok;
+    }
+    const config = commandConfig();
+    files = parsed.positionals;
+    newest = files.at(-1) ?? '';
+    if (files.length === 0) {
+      const file = auditFile(config);
+      if (file === undefined) throw new Error('AUDIT_LOG: want a log to verify, got off');
+      newest = file;
+      const older = rotated(file);
+      // Rotated away while nothing runs, the log itself is only there again from the next start on.
+      files = older.length > 0 && !existsSync(file) ? older : [...older, file];
+    }
+    const keyFile = values['key-file'];
+    key = keyFile === undefined ? readAuditKey(config) : readFileSync(keyFile);
+  } catch (error) {
+    complain(error);
+    return 2;
+  }
+  try {
+    const total = files.reduce((sum, file) => sum + statSync(file).size, 0);
+    const progress = progressBar(total);
+    const head = values.head ?? readHead(newest);
+    const verdict = verify(files, { key, head, progress, patienceMs: WRITE_MS });
+    progress(undefined);
+    process.stdout.write(values.json ? `${JSON.stringify(verdict)}\n` : render(verdict));
+    return verdict.finding === undefined ? ExitCode.Ok : 1;
+  } catch (error) {
+    process.stderr.write(`The audit log could not be read: ${messageOf(error)}\n`);
+    return 2;
+  }
+}
+
+/** The rotated files beside a log, the oldest first: by number (`.2` before `.1`) or by date (`-20260102`). */
+function rotated(file: string): string[] {
+  const name = basename(file);
+  const suffixes = readdirSync(dirname(file))
+    .filter((entry) => entry.startsWith(name))
+    .map((entry) => entry.slice(name.length));
+  const dated = suffixes.filter((suffix) => /^-\d{8}[-\d]*$/.test(suffix)).sort();
+  const numbered = suffixes
+    .filter((suffix) => /^\.\d+$/.test(suffix))
+    .sort((a, b) => Number(b.slice(1)) - Number(a.slice(1)));
+  return [...dated, ...numbered].map((suffix) => join(dirname(file), name + suffix));
+}
+
+function render(verdict: Verdict): string {
+  const { finding, files, records, seals, chains, from, to, head, unseen } = verdict;
+  const span = from === undefined ? 'nothing' : `${from} to ${to}`;
+  const walked = `${records} records under ${seals} seals of ${chains} chains in ${files} files, ${span}`;
+  const lines =
+    finding === undefined
+      ? [`As it was written: ${walked}`, ...(head === undefined ? [] : [`Last seal: ${head}`])]
+      : [
+          `${finding.file}:${finding.line}: ${finding.damage}: ${finding.detail}`,
+          `As it was written up to there: ${walked}`,
+        ];
+  return `${[...lines, ...unseen.map((what) => `Cannot be seen: ${what}`)].join('\n')}\n`;
+}
+
+/** Draws on standard error when that is a terminal; call it with undefined at the end. */
+function progressBar(total: number): (bytes: number | undefined) => void {
+  const beganMs = performance.now();
+  let shown = -1;
+  return (bytes) => {
+    if (!process.stderr.isTTY || performance.now() - beganMs < PROGRESS_AFTER_MS) return;
+    const percent = bytes === undefined ? -1 : Math.floor((bytes / total) * 100);
+    if (percent === shown) return;
+    shown = percent;
+    const bar = '#'.repeat(Math.floor(percent / 4)).padEnd(25, '.');
+    process.stderr.write(bytes === undefined ? '\r\x1b[2K' : `\r\x1b[2K[${bar}] ${percent} %`);
+  };
+}

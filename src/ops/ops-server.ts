@@ -1,0 +1,63 @@
+import { createServer, type Server } from 'node:http';
+import type { Logger } from 'pino';
+import type { Config } from '../config/settings.ts';
+import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { listen, OPS_ADDRESS, urlOf } from '../platform/listen.ts';
+import { dispatch } from '../server/dispatch.ts';
+import { Exchange, type ServerContext } from '../server/exchange.ts';
+import { InFlight } from '../server/in-flight.ts';
+import { Router } from '../server/router.ts';
+import type { Admin } from './admin.ts';
+import { hostCheck } from './host-check.ts';
+import { assemblePage } from './page.ts';
+import { addOperatorRoutes, type Facts } from './routes.ts';
+import { StatusStream } from './status-stream.ts';
+
+/** Whoever asks here sends a few lines; nobody needs longer. */
+const REQUEST_TIMEOUT_MS = 10_000;
+
+export interface OpsServer {
+  readonly server: Server;
+  /** What the door tells is not as it was: who watches is told at once. */
+  readonly changed: () => void;
+  /** Closes it, at once but for a last word to who watches: how the stop went, if there was one. */
+  readonly close: (report: ShutdownReport | undefined) => Promise<void>;
+}
+
+/**
+ * Opens the ops server: the same router and the same exchanges as the service's, without a gate. It answers in
+ * every state, and nothing on it counts as in flight: an operator who watches the drain does not hold it up.
+ * Undefined when it is off.
+ * @throws StartError 78 when its address cannot be had
+ */
+export async function openOpsServer(
+  config: Config,
+  facts: Facts,
+  admin: Admin,
+  { lifecycle, log }: { lifecycle: Lifecycle; log: Logger },
+): Promise<OpsServer | undefined> {
+  const { opsHost, opsPort } = config;
+  if (opsPort === 'off') return undefined;
+  const router = new Router();
+  const page = assemblePage();
+  const around: ServerContext = { lifecycle, inFlight: new InFlight(), log };
+  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
+  server.on('request', (request, response) => {
+    const client = request.socket.remoteAddress ?? 'unknown';
+    const exchange = new Exchange(request, response, client, () => undefined, around);
+    response.on('close', () => exchange.end());
+    dispatch(router, exchange, response);
+  });
+  await listen(server, opsHost, opsPort, OPS_ADDRESS);
+  const pages = new StatusStream(facts.status, log);
+  addOperatorRoutes(router, facts, admin, { page, pages }, hostCheck(config));
+  log.info(`Ops server listening on ${urlOf(server)}`);
+  return { server, changed: () => pages.changed(), close };
+
+  async function close(report: ShutdownReport | undefined): Promise<void> {
+    server.close();
+    await pages.close(report);
+    server.closeAllConnections();
+  }
+}

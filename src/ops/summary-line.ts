@@ -1,0 +1,44 @@
+import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import type { Status } from './status.ts';
+
+/** What the service does, in one sentence: `STOPPING - waiting for 2 requests, 21 s left`. */
+export function summaryLine(status: Status): string {
+  const { state, shutdown, in_flight } = status;
+  if (state === 'starting') return 'STARTING - not accepting requests yet';
+  if (state === 'stopped') return 'STOPPED';
+  const { count } = in_flight;
+  if (shutdown === null) return `RUNNING - ${reloading(status) ?? `${requests(count)} in flight`}`;
+  const left = Math.ceil(shutdown.remaining_seconds);
+  if (state === 'running') {
+    const lock = Math.ceil(shutdown.lock_in_seconds);
+    return `LAME DUCK - still serving ${requests(count)}, locks in ${lock} s`;
+  }
+  const what = shutdown.emergency === null ? 'STOPPING' : 'EMERGENCY STOP';
+  if (count === 0) return `${what} - nothing in flight any more, leaving`;
+  if (left === 0) return `${what} - the time is over, cutting ${requests(count)}`;
+  return `${what} - waiting for ${requests(count)}, ${left} s left`;
+}
+
+/** How it ended. */
+export function endLine({ completed, cut, in_flight_at_lock: locked, exit_code }: ShutdownReport): string {
+  if (cut.length > 0) return `STOPPED - ${requests(cut.length)} cut, ${completed} completed`;
+  if (exit_code !== 0) return `STOPPED - with exit code ${exit_code}`;
+  return `STOPPED - cleanly, ${locked === 0 ? 'nothing was in flight' : `${requests(completed)} completed, none cut`}`;
+}
+
+function reloading({ reload, workers, generation, in_flight }: Status): string | undefined {
+  const now = workers ?? [];
+  if (reload !== null) {
+    const coming = now.filter((worker) => worker.generation > generation);
+    const ready = coming.filter(({ state }) => state === 'serving').length;
+    return `reloading, ${ready} of ${coming.length} new workers ready`;
+  }
+  const retiring = now.filter(({ state }) => state === 'retiring').length;
+  if (retiring === 0) return undefined;
+  const old = `${retiring} old worker${retiring === 1 ? ' retires' : 's retire'}`;
+  return `${requests(in_flight.count)} in flight, generation ${generation} serves, ${old}`;
+}
+
+function requests(count: number): string {
+  return `${count} request${count === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,299 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+// The global of the same name is a getter, which costs as much again as the clock.
+import { performance } from 'node:perf_hooks';
+import type { Duplex } from 'node:stream';
+import type { Logger } from 'pino';
+import { messageOf } from '../error.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { Context } from './context.ts';
+import type { InFlight, Leave } from './in-flight.ts';
+import { HttpError, sendError } from './response.ts';
+import type { Route, UpgradeHandler } from './router.ts';
+
+/** How an exchange ended: answered whole, left by the client, or cut by the service. */
+export type Outcome = 'completed' | 'aborted' | 'cut';
+
+/**
+ * What an exchange is doing. `receiving`: the handler waits for the body. `working`: it has what it needs.
+ * `sending`: the answer is ended but not yet handed to the kernel. `upgraded`: the connection speaks another protocol.
+ */
+export type Phase = 'receiving' | 'working' | 'sending' | 'upgraded';
+
+/** What all exchanges of one service have in common. */
+export interface ServerContext {
+  readonly lifecycle: Lifecycle;
+  readonly inFlight: InFlight;
+  readonly log: Logger;
+  /** Remembers each request where it can be read when this process no longer answers. */
+  readonly recorder?: { begin(request: Pick<Exchange, 'id' | 'method' | 'path'>): () => void } | undefined;
+}
+
+/** Of the handler's own fields in the audit log. */
+const MOST_AUDIT_CHARACTERS = 8 * 1024;
+/** A longer path is cut in the audit log: what it begins with tells enough. */
+const MOST_PATH_CHARACTERS = 2_000;
+
+// Random enough that ids of two runs, or of two workers, do not meet in one log.
+const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
+let serial = 0;
+
+/** One admitted request, from admission until its response is closed. */
+export class Exchange implements Context {
+  readonly request: IncomingMessage;
+  /** Undefined once the connection was taken over by an upgrade. */
+  readonly response: ServerResponse | undefined;
+  readonly method: string;
+  /** The target as it came. A mounted application rewrites `request.url`; this stays. */
+  readonly url: string;
+  /** Monotonic milliseconds. */
+  readonly startedMs = performance.now();
+  /** The handler has ended its answer, which may still be held back until it is on record. */
+  answered = false;
+  /** The answer is on record, as one that was completed. */
+  recorded = false;
+  /** The response, or the connection, is closed. */
+  over = false;
+  /** The client's address. */
+  readonly client: string;
+  readonly #around: ServerContext;
+  readonly #leave: Leave;
+  readonly #forget: (() => void) | undefined;
+  #route: Route | Route<UpgradeHandler> | undefined;
+  #values: readonly string[] = [];
+  #id: string | undefined;
+  #log: Logger | undefined;
+  #gone: AbortController | undefined;
+  #params: Record<string, string> | undefined;
+  #query: URLSearchParams | undefined;
+  #marked = false;
+  #cut = false;
+  #fields: Record<string, unknown> | undefined;
+  #fieldsText: string | undefined;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse | undefined,
+    client: string,
+    leave: Leave,
+    around: ServerContext,
+  ) {
+    this.request = request;
+    this.response = response;
+    this.method = request.method ?? '';
+    this.url = request.url ?? '';
+    this.client = client;
+    this.#around = around;
+    this.#leave = leave;
+    this.#forget = around.recorder?.begin(this);
+  }
+
+  get id(): string {
+    if (this.#id === undefined) {
+      serial += 1;
+      this.#id = `${RUN}-${serial.toString(36)}`;
+    }
+    return this.#id;
+  }
+
+  /** The target without the query, whose values may be private. */
+  get path(): string {
+    const query = this.url.indexOf('?');
+    return query === -1 ? this.url : this.url.slice(0, query);
+  }
+
+  get params(): Readonly<Record<string, string>> {
+    this.#params ??= Object.fromEntries(
+      (this.#route?.names ?? []).map((name, index) => [name, this.#values[index] ?? '']),
+    );
+    return this.#params;
+  }
+
+  get query(): URLSearchParams {
+    if (this.#query === undefined) {
+      const query = this.url.indexOf('?');
+      this.#query = new URLSearchParams(query === -1 ? '' : this.url.slice(query + 1));
+    }
+    return this.#query;
+  }
+
+  get log(): Logger {
+    this.#log ??= this.#around.log.child({ request: this.id });
+    return this.#log;
+  }
+
+  get signal(): AbortSignal {
+    this.#gone ??= new AbortController();
+    return this.#gone.signal;
+  }
+
+  get stopping(): AbortSignal {
+    return this.#around.lifecycle.stopping;
+  }
+
+  get deadline(): number | undefined {
+    const order = this.#around.lifecycle.order;
+    return order === undefined ? undefined : Math.max(0, order.deadlineMs - performance.now());
+  }
+
+  get inFlight(): InFlight {
+    return this.#around.inFlight;
+  }
+
+  audit(fields: Readonly<Record<string, unknown>>): void {
+    const all = { ...this.#fields, ...fields };
+    // Written out now: what the handler does to its objects later is not what it has put on record.
+    const text = JSON.stringify(all);
+    if (text.length > MOST_AUDIT_CHARACTERS) {
+      throw new RangeError(
+        `audit: want at most ${MOST_AUDIT_CHARACTERS} characters of JSON, got ${text.length}`,
+      );
+    }
+    this.#fields = all;
+    this.#fieldsText = text;
+  }
+
+  /**
+   * The line for the audit log. What comes from the client is written as JSON text, so it can neither end the line
+   * nor begin another.
+   */
+  auditLine(type: 'request' | 'answer', status: number, outcome: Outcome | 'begun'): string {
+    const { path } = this;
+    const shown = path.length > MOST_PATH_CHARACTERS ? `${path.slice(0, MOST_PATH_CHARACTERS)}…` : path;
+    return (
+      `{"type":"${type}","time":"${timestamp()}","id":"${this.id}","client":"${this.client}",` +
+      `"method":${JSON.stringify(this.method)},"path":${JSON.stringify(shown)},"status":${status},` +
+      `"duration_ms":${Math.round(this.ageMs * 10) / 10},"outcome":"${outcome}"` +
+      `${this.#fieldsText === undefined ? '' : `,"fields":${this.#fieldsText}`}}`
+    );
+  }
+
+  get ageMs(): number {
+    return performance.now() - this.startedMs;
+  }
+
+  /** The answer's status code; 0 while there is none, 101 for an upgrade. */
+  get status(): number {
+    const { response } = this;
+    if (response === undefined) return 101;
+    return response.headersSent ? response.statusCode : 0;
+  }
+
+  get phase(): Phase {
+    const { request, response } = this;
+    if (response === undefined) return 'upgraded';
+    if (response.writableEnded || this.answered) return 'sending';
+    return !request.complete && isWaiting(request) ? 'receiving' : 'working';
+  }
+
+  /** Runs the handler. Whatever it throws or rejects with becomes an answer, or the end of the connection. */
+  run(route: Route, values: readonly string[], response: ServerResponse, handler = route.handler): void {
+    this.#route = route;
+    this.#values = values;
+    try {
+      const result = handler(this.request, response, this);
+      if (isThenable(result)) result.then(undefined, (error: unknown) => this.fail(error));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Hands the connection to the taker of an upgrade. */
+  runUpgrade(route: Route<UpgradeHandler>, values: readonly string[], socket: Duplex, head: Buffer): void {
+    this.#route = route;
+    this.#values = values;
+    const failed = (error: unknown): void => {
+      this.log.error({ err: error }, `Handler of upgrade ${route.pattern} failed: ${messageOf(error)}`);
+      socket.destroy();
+    };
+    try {
+      const result = route.handler(this.request, socket, head, this);
+      if (isThenable(result)) result.then(undefined, failed);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  /**
+   * In-flight answers say `Connection: close` while the service stops, but of several on one connection only the
+   * last may: Node throws away what is behind an earlier one.
+   */
+  markLast(last: boolean): void {
+    const { response } = this;
+    if (response === undefined || response.headersSent || last === this.#marked) return;
+    if (last) response.setHeader('Connection', 'close');
+    else response.removeHeader('Connection');
+    this.#marked = last;
+  }
+
+  /** Whether `Connection: close` is on the wire because of `markLast`. */
+  get saidClose(): boolean {
+    return this.#marked && this.response?.headersSent === true;
+  }
+
+  /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
+  cut(): void {
+    this.#cut = this.response?.writableFinished !== true;
+    this.#gone?.abort(new Error('the request was cut: the service had to stop'));
+    this.request.socket.destroy();
+  }
+
+  /** Leaves the count; called once, by the connection, when the response or the socket is closed. */
+  end(): Outcome {
+    const { response } = this;
+    this.over = true;
+    // A handler may well write a whole answer when it learns of the cut: there is nobody left to read it.
+    const completed = !this.#cut && (response === undefined || response.writableFinished);
+    const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
+    if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
+    this.#route?.tally.count(this.status, this.ageMs);
+    this.#forget?.();
+    this.#leave();
+    return outcome;
+  }
+
+  fail(error: unknown): void {
+    const response = this.response as ServerResponse;
+    const known = error instanceof HttpError;
+    if (!known && !this.#gone?.signal.aborted) {
+      this.log.error(
+        { err: error },
+        `Handler of ${this.method} ${this.#route?.pattern} failed: ${messageOf(error)}`,
+      );
+    }
+    if (response.destroyed || response.writableEnded || this.answered) return;
+    if (response.headersSent) {
+      // Half an answer must not look like a whole one.
+      response.destroy();
+      return;
+    }
+    for (const name of response.getHeaderNames()) if (name !== 'connection') response.removeHeader(name);
+    if (known) sendError(response, error.status, error.message);
+    else sendError(response, 500, 'The service failed to answer this request.');
+  }
+}
+
+let stampMs = 0;
+let stamp = '';
+
+/** The time as ISO 8601, written out once for all who ask in the same millisecond. */
+function timestamp(): string {
+  const nowMs = Date.now();
+  if (nowMs !== stampMs) {
+    stampMs = nowMs;
+    stamp = new Date(nowMs).toISOString();
+  }
+  return stamp;
+}
+
+/**
+ * Whether somebody reads the body, so that its next bytes are what is waited for. While there are bytes that were not
+ * taken yet, it is the handler that takes its time, not the client.
+ */
+function isWaiting(request: IncomingMessage): boolean {
+  const read = request.readableFlowing === true || request.listenerCount('readable') > 0;
+  return read && request.readableLength === 0;
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}
