@@ -1,8 +1,15 @@
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { App } from './app/app.ts';
 import { asApp } from './app/app.ts';
-import { Service } from './backends/in-process/service.ts';
+import { InProcess } from './backends/in-process/in-process.ts';
 import { type Config, completeConfig } from './config/settings.ts';
+import { Controller } from './control/controller.ts';
+import type { ShutdownReport } from './lifecycle/last-shutdown.ts';
+import type { State } from './lifecycle/lifecycle.ts';
+import type { Status } from './ops/status.ts';
+import { addressOf } from './platform/listen.ts';
 import { createLogger } from './platform/logger.ts';
 
 export interface ServiceOptions {
@@ -25,9 +32,108 @@ export function createService({ app = {}, config: partial = {}, log }: ServiceOp
   return new Service(Object.keys(app).length === 0 ? app : asApp(app, 'the app'), config, logger);
 }
 
+/** A controller and an in-process backend, as one. */
+export class Service {
+  readonly #controller: Controller;
+  readonly #backend: InProcess;
+
+  constructor(app: App, config: Config, log: Logger) {
+    let made: InProcess | undefined;
+    this.#controller = new Controller({
+      config,
+      log,
+      backend: (host) => {
+        made = new InProcess(host, { app, config });
+        return made;
+      },
+      configure: () => ({ config, variables: {} }),
+    });
+    this.#backend = made as unknown as InProcess;
+  }
+
+  get state(): State {
+    return this.#controller.lifecycle.state;
+  }
+
+  /** Whether a request that came now would be admitted. */
+  get acceptingRequests(): boolean {
+    return this.state === 'running';
+  }
+
+  /** Requests admitted whose response is not closed. */
+  get inFlight(): number {
+    return this.#backend.inFlight;
+  }
+
+  /** Where the service listens; null while it does not. */
+  get address(): AddressInfo | null {
+    return addressOf(this.#backend.server);
+  }
+
+  /** Where the ops server listens; null while it does not, or when it is off. */
+  get opsAddress(): AddressInfo | null {
+    return this.#controller.opsAddress;
+  }
+
+  /** The node:http server behind the gate, for a program that hands it connections of its own. */
+  get server(): Server {
+    return this.#backend.server;
+  }
+
+  /** Resolves when the service has stopped, whoever asked for it. A failed start also settles it. */
+  get stopped(): Promise<ShutdownReport> {
+    return this.#controller.stopped;
+  }
+
+  /** What `GET /status` tells. */
+  status(): Status {
+    return this.#controller.describe(this.#backend.status());
+  }
+
+  /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
+  start(): Promise<void> {
+    return this.#controller.start();
+  }
+
+  /**
+   * Stops the service: locks it in this turn of the loop, lets what is in flight end, and leaves. Only the first call
+   * begins a stop; each resolves with the same report when it is over.
+   * @param reason for the log and the report
+   * @param delayMs lame duck; default: `shutdownDelayMs` of the settings
+   */
+  stop(reason = 'stop()', delayMs?: number): Promise<ShutdownReport> {
+    return this.#controller.stop(reason, delayMs);
+  }
+
+  /** Cuts what is in flight, now. Without a stop under way it begins one. */
+  force(reason: string): Promise<ShutdownReport> {
+    return this.#controller.force(reason);
+  }
+
+  /** For a program's own handler of uncaught errors: stops with what can still be saved, exit code 70 in the report. */
+  crash(origin: string, error: unknown): Promise<ShutdownReport> {
+    return this.#controller.crash(origin, error);
+  }
+
+  /** Locks at once, latches the service and stops it. It will not start before it is unlatched. */
+  emergencyShutdown(reason: string, by = 'the program'): Promise<ShutdownReport> {
+    void this.#controller.emergencyShutdown(reason, by);
+    return this.stopped;
+  }
+
+  /** Takes over the settings that can change while running. @throws ConfigError; then all stays as it was */
+  async reload(config: Config): Promise<void> {
+    await this.#controller.apply({ config, variables: {} });
+  }
+
+  /** Continues in new files where the old ones were renamed. */
+  reopen(): void {
+    this.#controller.reopen();
+  }
+}
+
 export type { App, StartContext } from './app/app.ts';
 export { defineApp } from './app/app.ts';
-export type { Service } from './backends/in-process/service.ts';
 export type { Config } from './config/settings.ts';
 export { ConfigError } from './config/settings.ts';
 export { ExitCode, StartError } from './exit-code.ts';

@@ -27,7 +27,7 @@ process.off('exit', early);
 process.exit(code);
 
 async function play(): Promise<number> {
-  // The supervisor has made this process to be a worker, whatever the command line says.
+  // The controller has made this process to be a worker, whatever the command line says.
   if (process.env[WORKER_VARIABLE] !== undefined && process.send !== undefined) return work();
   return command === undefined ? serve() : (await command()).run(rest);
 }

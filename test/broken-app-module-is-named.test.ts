@@ -2,8 +2,10 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { pino } from 'pino';
 import t, { type Test } from 'tap';
-import { Service } from '../src/backends/in-process/service.ts';
+import { assertAppFile } from '../src/app/app.ts';
+import { InProcess } from '../src/backends/in-process/in-process.ts';
 import { completeConfig } from '../src/config/settings.ts';
+import { Controller } from '../src/control/controller.ts';
 import { ServiceProcess, tempDir } from './support/service-process.ts';
 
 interface Failure {
@@ -16,13 +18,23 @@ interface Failure {
 async function failureOf(t: Test, path: string): Promise<Failure> {
   const stateDir = tempDir(t);
   const config = completeConfig({ host: '127.0.0.1', port: 0, opsPort: 0, stateDir, auditLog: 'off' });
-  const service = new Service(path, config, pino({ level: 'silent' }));
-  t.teardown(() => service.force('the end of the test'));
+  let backend: InProcess | undefined;
+  const controller = new Controller({
+    config,
+    log: pino({ level: 'silent' }),
+    backend: (host) => {
+      backend = new InProcess(host, { app: path, config });
+      return backend;
+    },
+    configure: () => ({ config, variables: {} }),
+  });
+  t.teardown(() => controller.force('the end of the test'));
   try {
-    await service.start();
+    assertAppFile(path);
+    await controller.start();
   } catch (error) {
-    t.equal(service.address, null, 'nothing listens');
-    t.equal(service.opsAddress, null, 'nor the ops server');
+    t.equal(backend?.server.listening, false, 'nothing listens');
+    t.equal(controller.opsAddress, null, 'nor the ops server');
     t.strictSame(readdirSync(stateDir), [], 'and no run is under way');
     return error as Failure;
   }

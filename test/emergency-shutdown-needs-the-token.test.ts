@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type App, sendJson } from '../src/index.ts';
-import { Credential } from '../src/ops/admin.ts';
+import { type Attempt, Credential } from '../src/ops/admin.ts';
 import { Doors, type Embedded, embedded, running } from './support/embedded-service.ts';
 import { RawClient } from './support/raw-client.ts';
 import { tempDir } from './support/service-process.ts';
@@ -226,16 +226,17 @@ t.test('a token file that is missing, empty or too short is bad configuration', 
 t.test(
   'failures are counted for each address alone, and those of a forgotten one are forgotten',
   async (t) => {
-    const credential = new Credential(TOKEN);
+    const credential = credentialOf(TOKEN);
     for (let attempt = 0; attempt < 5; attempt += 1) {
-      t.equal(credential.check('1.1.1.1', `Bearer ${WRONG}`), 'wrong token');
+      t.equal(check(credential, '1.1.1.1', `Bearer ${WRONG}`), 'wrong token');
     }
-    t.equal(credential.check('1.1.1.1', `Bearer ${TOKEN}`), 'too many failures');
-    t.equal(credential.check('2.2.2.2', `bearer ${TOKEN}`), 'accepted', 'and the scheme has no case');
-    t.equal(credential.retryAfter('2.2.2.2'), 0);
-    for (let address = 0; address < 10_000; address += 1) credential.check(`::${address}`, `Bearer ${WRONG}`);
+    t.equal(check(credential, '1.1.1.1', `Bearer ${TOKEN}`), 'too many failures');
+    t.equal(check(credential, '2.2.2.2', `bearer ${TOKEN}`), 'accepted', 'and the scheme has no case');
+    t.equal(credential.retryAfter({ port: 'service', address: '2.2.2.2' }), 0);
+    for (let address = 0; address < 10_000; address += 1)
+      check(credential, `::${address}`, `Bearer ${WRONG}`);
     t.equal(
-      credential.check('1.1.1.1', `Bearer ${TOKEN}`),
+      check(credential, '1.1.1.1', `Bearer ${TOKEN}`),
       'accepted',
       'ten thousand others have come since',
     );
@@ -243,18 +244,42 @@ t.test(
 );
 
 t.test('a missing token is no failure that counts', async (t) => {
-  const credential = new Credential(TOKEN);
+  const credential = credentialOf(TOKEN);
   for (let attempt = 0; attempt < 10; attempt += 1)
-    t.equal(credential.check('1.1.1.1', undefined), 'no token');
-  t.equal(credential.check('1.1.1.1', `Bearer ${TOKEN}`), 'accepted');
+    t.equal(check(credential, '1.1.1.1', undefined), 'no token');
+  t.equal(check(credential, '1.1.1.1', `Bearer ${TOKEN}`), 'accepted');
 });
 
 t.test('a token that is taken away closes the route', async (t) => {
-  const credential = new Credential(TOKEN);
+  const credential = credentialOf(TOKEN);
   t.ok(credential.isSet);
   credential.set(undefined);
   t.notOk(credential.isSet);
-  t.equal(credential.check('1.1.1.1', `Bearer ${TOKEN}`), 'no token is set');
+  t.equal(check(credential, '1.1.1.1', `Bearer ${TOKEN}`), 'no token is set');
+});
+
+function credentialOf(token: string): Credential {
+  const credential = new Credential();
+  credential.set(token);
+  return credential;
+}
+
+function check(
+  credential: Credential,
+  address: string,
+  authorization: string | undefined,
+  port: 'service' | 'ops' = 'service',
+): Attempt {
+  return credential.check({ port, address, authorization });
+}
+
+t.test('the right token always gets in on the ops server, whatever was tried on either port', async (t) => {
+  const credential = credentialOf(TOKEN);
+  for (const port of ['service', 'ops'] as const)
+    for (let attempt = 0; attempt < 6; attempt += 1) check(credential, '127.0.0.1', `Bearer ${WRONG}`, port);
+  t.equal(check(credential, '127.0.0.1', `Bearer ${TOKEN}`, 'service'), 'too many failures');
+  t.equal(check(credential, '127.0.0.1', `Bearer ${WRONG}`, 'ops'), 'too many failures');
+  t.equal(check(credential, '127.0.0.1', `Bearer ${TOKEN}`, 'ops'), 'accepted');
 });
 
 /** The tokens are in no line of the log and in no file of the state directory. */

@@ -1,29 +1,18 @@
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
+import { assertAppFile } from '../app/app.ts';
 import { readEnvironment } from '../config/environment.ts';
-import { type Config, ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import type { Backend, Host, Settings } from '../control/backend.ts';
+import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
-import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import { createLogger } from '../platform/logger.ts';
 import { readPidFile, removePidFile, writePidFile } from '../platform/pid-file.ts';
 import type { SignalTrap } from '../platform/signals.ts';
 import { createNotifier } from '../platform/systemd.ts';
 import { version } from '../version.ts';
 import { complain, helpText } from './help.ts';
-
-/** What serves: one process alone, or a supervisor with its workers. */
-interface Role {
-  start(): Promise<void>;
-  stop(signal: NodeJS.Signals): Promise<ShutdownReport>;
-  force(signal: NodeJS.Signals): Promise<ShutdownReport>;
-  crash(origin: string, error: unknown): Promise<ShutdownReport>;
-  reload(): void;
-  /** The process ends before the service has: says so, and keeps what can be kept without waiting. */
-  lose(code: number): void;
-  /** Resolves when a stop, however it was begun, is over. */
-  readonly stopped: Promise<ShutdownReport>;
-}
 
 /** `master-agent [serve] [APP]` */
 export async function run(args: readonly string[], signals: SignalTrap): Promise<number> {
@@ -59,26 +48,26 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       claimPidFile(config.pidFile, log);
       pidFile = config.pidFile;
     }
-    const parts = {
+    if (config.app !== undefined) assertAppFile(config.app);
+    const controller = new Controller({
       config,
       log,
-      variables,
-      configure: () => configure(app),
+      backend: await chooseBackend({ config, variables }),
       notifier: await createNotifier(),
-    };
-    const role: Role = await createRole(parts);
+      configure: () => configure(app),
+    });
     signals.deliverTo({
-      stop: (signal) => void role.stop(signal),
-      force: (signal) => void role.force(signal),
-      crash: (origin, error) => void role.crash(origin, error),
-      reload: () => role.reload(),
+      stop: (signal) => void controller.stop(signal),
+      force: (signal) => void controller.force(signal),
+      crash: (origin, error) => void controller.crash(origin, error),
+      reload: () => controller.reload(),
       exit: (code) => {
-        role.lose(code);
+        controller.lose(code);
         if (pidFile !== undefined) removePidFile(pidFile);
       },
     });
-    await role.start();
-    return (await role.stopped).exit_code;
+    await controller.start();
+    return (await controller.stopped).exit_code;
   } catch (error) {
     return explain(error);
   } finally {
@@ -86,15 +75,19 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   }
 }
 
-async function createRole(parts: import('../backends/workers/supervisor.ts').SupervisorParts): Promise<Role> {
-  // Only one of them is needed, and a supervisor must not even load what serves.
-  if (parts.config.workers > 0)
-    return new (await import('../backends/workers/supervisor.ts')).Supervisor(parts);
-  return new (await import('../backends/in-process/alone.ts')).Alone(parts);
+/** Loads only the one that is needed: a controller of workers runs nothing of what serves. */
+async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
+  const { config } = settings;
+  if (config.workers > 0) {
+    const { Workers } = await import('../backends/workers/workers.ts');
+    return (host) => new Workers(host, settings);
+  }
+  const { InProcess } = await import('../backends/in-process/in-process.ts');
+  return (host) => new InProcess(host, { app: config.app ?? {}, config });
 }
 
 /** The settings, and all variables they came from with what was decided here filled in: what workers are given. */
-function configure(app: string | undefined): { config: Config; variables: NodeJS.ProcessEnv } {
+function configure(app: string | undefined): Settings {
   const given = readEnvironment();
   const variables = {
     ...given,

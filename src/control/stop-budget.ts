@@ -1,8 +1,8 @@
 import type { Logger } from 'pino';
 import { seconds } from '../platform/deadline.ts';
 
-/** What writing the audit log and the report may take after the deadline. */
-const FLUSH_MS = 5_000;
+/** What the application's stop(), the audit log and the report may take after the deadline. */
+export const FLUSH_MS = 5_000;
 
 /** Durations in milliseconds. */
 export interface StopDurations {

@@ -1,7 +1,5 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ConfigError } from '../config/settings.ts';
-import { messageOf } from '../error.ts';
 
 /** How a reload went: the content of `STATE_DIR/last-reload.json`, for the command that waits for it. */
 export interface ReloadOutcome {
@@ -21,7 +19,7 @@ function outcomeFile(stateDir: string): string {
 }
 
 /** @throws the system's error */
-export function keepReloadOutcome(stateDir: string, outcome: ReloadOutcome): void {
+export async function keepReloadOutcome(stateDir: string, outcome: ReloadOutcome): Promise<void> {
   const draft = `${outcomeFile(stateDir)}.${process.pid}`;
   writeFileSync(draft, `${JSON.stringify(outcome)}\n`);
   renameSync(draft, outcomeFile(stateDir));
@@ -33,10 +31,4 @@ export function readReloadOutcome(stateDir: string): ReloadOutcome | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Why a reload was refused, on one line. */
-export function refusalOf(error: unknown): string {
-  const told = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
-  return told || 'an error without a message';
 }

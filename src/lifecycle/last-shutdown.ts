@@ -20,6 +20,10 @@ export interface CutRequest {
   /** Without the query. */
   readonly path: string;
   readonly age_ms: number;
+  /** What it was doing: receiving, working, sending, upgraded. */
+  readonly phase: string;
+  /** Why it was not waited for any more, in words that follow "because". */
+  readonly reason: string;
 }
 
 /** How a stop went: the content of `STATE_DIR/last-shutdown.json`. */
@@ -73,7 +77,7 @@ export class ShutdownRecord {
   }
 
   /** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
-  static open(stateDir: string): ShutdownRecord {
+  static async open(stateDir: string): Promise<ShutdownRecord> {
     try {
       return new ShutdownRecord(stateDir);
     } catch (error) {
@@ -87,18 +91,18 @@ export class ShutdownRecord {
   }
 
   /** Notes where the ops server is, for the commands that look for it. */
-  announce(opsServer: string): void {
+  async announce(opsServer: string): Promise<void> {
     replaceFile(this.#running, { ...this.#started, operator_door: opsServer });
   }
 
   /** The run is over. @throws the system's error when the report cannot be written. */
-  close(report: ShutdownReport): void {
+  async close(report: ShutdownReport): Promise<void> {
     replaceFile(this.#report, report);
     rmSync(this.#running, { force: true });
   }
 
   /** The run never began: there is nothing to report, and an unclean end before it is still to be told. */
-  abandon(): void {
+  async abandon(): Promise<void> {
     if (!this.last?.unclean) {
       rmSync(this.#running, { force: true });
       return;

@@ -26,7 +26,7 @@ function latchFile(stateDir: string): string {
 }
 
 /** Latches the service. It is on disk when this returns. @throws the system's error */
-export function setLatch(stateDir: string, latch: Latch): void {
+export async function setLatch(stateDir: string, latch: Latch): Promise<void> {
   mkdirSync(stateDir, { recursive: true });
   const file = latchFile(stateDir);
   const draft = `${file}.${process.pid}`;

@@ -64,9 +64,18 @@ export class Lifecycle {
     return this.#stopping.signal;
   }
 
-  /** Notes the stop. The first order counts, unless a later one locks earlier (an emergency during a lame duck). */
-  orderStop(order: StopOrder): void {
+  /**
+   * Notes a stop. The first order counts, unless a later one locks earlier (an emergency during a lame duck).
+   * @returns the order that counts
+   */
+  orderStop(order: StopOrder): StopOrder {
     if (this.#order === undefined || order.lockAtMs < this.#order.lockAtMs) this.#order = order;
+    return this.#order;
+  }
+
+  /** Refuses requests from now on. A worker that has locked itself is told so once more by its controller. */
+  lock(): void {
+    if (this.#state !== 'stopping') this.to('stopping');
   }
 
   /** @throws Error when the table above has no such transition: that is a bug, never an input. */

@@ -19,14 +19,35 @@ const BODY_WAIT_MS = 1_000;
 /** What an attempt to use the administrator's routes came to. */
 export type Attempt = 'accepted' | 'no token' | 'wrong token' | 'too many failures' | 'no token is set';
 
-/** Checks `Authorization: Bearer` against the administrator's token. */
+/** A request to an administrator's route, as plain data. */
+export interface AdminRequest {
+  /** The port it came on. */
+  readonly port: 'service' | 'ops';
+  readonly address: string;
+  /** The header as it came. */
+  readonly authorization: string | undefined;
+  /** Of an emergency, as the client gave it; empty for none. */
+  readonly reason: string;
+}
+
+export type AdminAnswer =
+  | { readonly attempt: 'accepted' /** Whether the latch is on disk. */; readonly latched: boolean }
+  | { readonly attempt: Exclude<Attempt, 'accepted'> /** Seconds. */; readonly retryAfter: number };
+
+/** Decides about requests to the administrator's routes, and does what an accepted one asks for. */
+export interface Admin {
+  ask(request: AdminRequest): Promise<AdminAnswer>;
+}
+
+type Asker = Pick<AdminRequest, 'port' | 'address'>;
+
+/**
+ * Checks `Authorization: Bearer` against the administrator's token. Wrong tokens count by port and address. On the ops
+ * server the right token always gets in: behind a proxy every client of the service has the operator's address.
+ */
 export class Credential {
   #digest: Buffer | undefined;
   readonly #failures = new Map<string, number[]>();
-
-  constructor(token: string | undefined) {
-    this.set(token);
-  }
 
   get isSet(): boolean {
     return this.#digest !== undefined;
@@ -37,34 +58,32 @@ export class Credential {
     this.#digest = token === undefined ? undefined : digest(token);
   }
 
-  check(address: string, authorization: string | undefined): Attempt {
+  check({ port, address, authorization }: Omit<AdminRequest, 'reason'>): Attempt {
     if (this.#digest === undefined) return 'no token is set';
-    const recent = this.#recentFailures(address);
-    if (recent.length >= MOST_FAILURES) return 'too many failures';
     const token = bearer(authorization);
-    if (token === undefined) return 'no token';
     // Digests have one length, so the comparison tells nothing about the token's.
-    if (timingSafeEqual(digest(token), this.#digest)) return 'accepted';
-    this.#failures.delete(address);
-    this.#failures.set(address, [...recent, performance.now()]);
-    if (this.#failures.size > MOST_ADDRESSES) {
-      for (const oldest of this.#failures.keys()) {
-        this.#failures.delete(oldest);
-        break;
-      }
-    }
+    const isRight = token !== undefined && timingSafeEqual(digest(token), this.#digest);
+    const recent = this.#recentFailures({ port, address });
+    if (recent.length >= MOST_FAILURES && !(isRight && port === 'ops')) return 'too many failures';
+    if (isRight) return 'accepted';
+    if (token === undefined) return 'no token';
+    const key = `${port} ${address}`;
+    this.#failures.delete(key);
+    this.#failures.set(key, [...recent, performance.now()]);
+    const [oldest] = this.#failures.keys();
+    if (this.#failures.size > MOST_ADDRESSES && oldest !== undefined) this.#failures.delete(oldest);
     return 'wrong token';
   }
 
   /** Seconds until the address may try again. */
-  retryAfter(address: string): number {
-    const [first] = this.#recentFailures(address);
+  retryAfter(asker: Asker): number {
+    const [first] = this.#recentFailures(asker);
     return first === undefined ? 0 : Math.ceil((first + WINDOW_MS - performance.now()) / 1000);
   }
 
-  #recentFailures(address: string): number[] {
+  #recentFailures({ port, address }: Asker): number[] {
     const since = performance.now() - WINDOW_MS;
-    return (this.#failures.get(address) ?? []).filter((failedMs) => failedMs > since);
+    return (this.#failures.get(`${port} ${address}`) ?? []).filter((failedMs) => failedMs > since);
   }
 }
 
@@ -77,31 +96,25 @@ function bearer(authorization: string | undefined): string | undefined {
   return scheme?.toLowerCase() === 'bearer' && token !== undefined && token !== '' ? token : undefined;
 }
 
-export interface Admin {
-  readonly credential: Credential;
-  /** Hears of every attempt. */
-  readonly attempted: (attempt: Attempt, address: string) => void;
-  /** Locks the service at once, latches it and stops it. Returns whether the latch is on disk. */
-  readonly emergencyShutdown: (reason: string, by: string) => boolean;
-}
-
 export const EMERGENCY_PATH = '/admin/emergency-shutdown';
 
-/** The same on both doors. */
+/** `POST /admin/emergency-shutdown`, on either port. */
 export async function emergencyShutdown(
   request: IncomingMessage,
   response: ServerResponse,
   admin: Admin,
+  port: AdminRequest['port'],
 ): Promise<void> {
   const address = request.socket.remoteAddress ?? 'unknown';
-  const attempt = admin.credential.check(address, request.headers.authorization);
-  admin.attempted(attempt, address);
-  switch (attempt) {
+  const { authorization } = request.headers;
+  const reason = authorization === undefined ? '' : await readReason(request);
+  const answer = await admin.ask({ port, address, authorization, reason });
+  switch (answer.attempt) {
     case 'no token is set':
       sendError(response, 403, 'No ADMIN_TOKEN is set: this route is closed.');
       return;
     case 'too many failures':
-      response.setHeader('Retry-After', admin.credential.retryAfter(address));
+      response.setHeader('Retry-After', answer.retryAfter);
       sendError(response, 429, 'Too many wrong tokens from this address.');
       return;
     case 'no token':
@@ -111,11 +124,11 @@ export async function emergencyShutdown(
     case 'wrong token':
       sendError(response, 403, 'The token is wrong.');
       return;
-    case 'accepted': {
-      const reason = await readReason(request);
-      const latched = admin.emergencyShutdown(reason, address);
-      sendJson(response, 200, { status: 'shutdown_initiated', ...(latched ? {} : { latched }) });
-    }
+    case 'accepted':
+      sendJson(response, 200, {
+        status: 'shutdown_initiated',
+        ...(answer.latched ? {} : { latched: false }),
+      });
   }
 }
 

@@ -11,12 +11,9 @@ export interface MetricsSnapshot {
   readonly tallies: readonly TallySnapshot[];
   /** Requests cut since the start: at a deadline, or because their body stalled. */
   readonly cut: number;
-  /** Under a supervisor alone. */
-  readonly supervisor?: {
-    /** Workers that were replaced because they ended, and those of them that were killed for standing still. */
-    readonly replaced: { readonly ended: number; readonly blocked: number };
-    readonly reloads: Readonly<Record<'done' | 'refused', number>>;
-  };
+  readonly reloads: Readonly<Record<'done' | 'refused', number>>;
+  /** Workers that ended and were replaced, and those of them that were killed because they were blocked. Null without. */
+  readonly replaced: { readonly ended: number; readonly blocked: number } | null;
 }
 
 const HISTOGRAM = {
@@ -41,7 +38,7 @@ export async function metrics(response: ServerResponse, snapshot: MetricsSnapsho
   response.end(text);
 }
 
-function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): Registry {
+function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnapshot): Registry {
   const register = new Registry();
   const gauge = (name: string, help: string, value: number | undefined): void => {
     const metric = new Gauge({ name: `master_agent_${name}`, help, registers: [register] });
@@ -93,8 +90,17 @@ function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): 
     (['starting', 'stopping', 'overloaded'] as const).map((reason) => [{ reason }, status.rejected[reason]]),
   );
   labelled(Counter, 'requests_cut_total', 'Requests in flight that a stop has cut.', [], [[{}, cut]]);
-  if (supervisor !== undefined) {
-    const { replaced, reloads } = supervisor;
+  labelled(
+    Counter,
+    'reloads_total',
+    'Reloads, by outcome.',
+    ['outcome'],
+    [
+      [{ outcome: 'done' }, reloads.done],
+      [{ outcome: 'refused' }, reloads.refused],
+    ],
+  );
+  if (replaced !== null) {
     labelled(
       Gauge,
       'workers',
@@ -113,16 +119,6 @@ function serviceMetrics({ status, tallies, cut, supervisor }: MetricsSnapshot): 
       [
         [{ cause: 'ended' }, Math.max(0, replaced.ended - replaced.blocked)],
         [{ cause: 'blocked' }, replaced.blocked],
-      ],
-    );
-    labelled(
-      Counter,
-      'reloads_total',
-      'Reloads, by outcome.',
-      ['outcome'],
-      [
-        [{ outcome: 'done' }, reloads.done],
-        [{ outcome: 'refused' }, reloads.refused],
       ],
     );
   }

@@ -2,16 +2,14 @@ import { createServer, type Server } from 'node:http';
 import type { Logger } from 'pino';
 import type { Config } from '../config/settings.ts';
 import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
-import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { listen, OPS_ADDRESS, urlOf } from '../platform/listen.ts';
 import { dispatch } from '../server/dispatch.ts';
 import { Exchange, type ServerContext } from '../server/exchange.ts';
 import { InFlight } from '../server/in-flight.ts';
 import { Router } from '../server/router.ts';
-import type { Admin } from './admin.ts';
 import { hostCheck } from './host-check.ts';
 import { assemblePage } from './page.ts';
-import { addOperatorRoutes, type Facts } from './routes.ts';
+import { addOperatorRoutes, type OpsFacts } from './routes.ts';
 import { StatusStream } from './status-stream.ts';
 
 /** Whoever asks here sends a few lines; nobody needs longer. */
@@ -33,11 +31,10 @@ export interface OpsServer {
  */
 export async function openOpsServer(
   config: Config,
-  facts: Facts,
-  admin: Admin,
-  { lifecycle, log }: { lifecycle: Lifecycle; log: Logger },
+  facts: OpsFacts & { readonly log: Logger },
 ): Promise<OpsServer | undefined> {
   const { opsHost, opsPort } = config;
+  const { lifecycle, log } = facts;
   if (opsPort === 'off') return undefined;
   const router = new Router();
   const page = assemblePage();
@@ -50,14 +47,14 @@ export async function openOpsServer(
     dispatch(router, exchange, response);
   });
   await listen(server, opsHost, opsPort, OPS_ADDRESS);
-  const pages = new StatusStream(facts.status, log);
-  addOperatorRoutes(router, facts, admin, { page, pages }, hostCheck(config));
+  const stream = new StatusStream(facts.status, log);
+  addOperatorRoutes(router, facts, { page, stream }, hostCheck(config));
   log.info(`Ops server listening on ${urlOf(server)}`);
-  return { server, changed: () => pages.changed(), close };
+  return { server, changed: () => stream.changed(), close };
 
   async function close(report: ShutdownReport | undefined): Promise<void> {
     server.close();
-    await pages.close(report);
+    await stream.close(report);
     server.closeAllConnections();
   }
 }

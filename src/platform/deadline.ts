@@ -36,3 +36,11 @@ export function afterReading(ms: number): Promise<void> {
 export function seconds(ms: number): string {
   return String(Math.round(ms / 100) / 10);
 }
+
+/** Resolves when the signal is aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

@@ -18,7 +18,8 @@ export interface Notifier {
   readonly watchdogMs: number | undefined;
 }
 
-const SILENT: Notifier = {
+/** Where nobody waits for word. */
+export const SILENT: Notifier = {
   listening: false,
   ready: () => undefined,
   reloading: () => undefined,

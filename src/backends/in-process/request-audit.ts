@@ -1,94 +1,22 @@
-import type { Logger } from 'pino';
-import { AuditLog } from '../../audit/audit-log.ts';
-import { auditFile, type Config } from '../../config/settings.ts';
-import { messageOf } from '../../error.ts';
-import { ExitCode, StartError } from '../../exit-code.ts';
-import type { State } from '../../lifecycle/lifecycle.ts';
-import { type Attempt, EMERGENCY_PATH } from '../../ops/admin.ts';
-import { readAuditKey } from '../../platform/secrets.ts';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { EMERGENCY_PATH } from '../../ops/admin.ts';
 import type { Exchange, Outcome } from '../../server/exchange.ts';
 
-/** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
+/** Puts requests on record. Without an audit log every call does nothing. */
 export class RequestAudit {
-  readonly #operational: Logger;
-  readonly #lost: (error: Error) => void;
-  #audit: AuditLog | undefined;
+  #log: AuditLog | undefined;
 
-  /** @param lost is called once when the audit log can no longer be written */
-  constructor(operational: Logger, lost: (error: Error) => void) {
-    this.#operational = operational;
-    this.#lost = lost;
-  }
-
-  /**
-   * @param writer one of several leaves what it finds to the one that came before them
-   * @throws StartError 74 when the log cannot be opened or written, 78 for a bad key
-   */
-  open(config: Config, writer: 'sole' | 'one of several'): void {
-    const file = auditFile(config);
-    const key = readAuditKey(config);
-    if (file === undefined) {
-      this.#operational.info('Audit log: off');
-      return;
-    }
-    try {
-      this.#audit = AuditLog.open({
-        file,
-        mode: config.auditMode,
-        key,
-        joins: writer === 'one of several',
-        lost: this.#lost,
-        // Control never needs the audit log: what it cannot take is kept here.
-        fallback: (line) => this.#operational.warn(`Not in the audit log: ${line}`),
-      });
-    } catch (error) {
-      throw new StartError(
-        `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(error)}`,
-        ExitCode.AuditLost,
-        { cause: error },
-      );
-    }
-    const { unclean, tornBytes, aside, missing } = this.#audit.recovery;
-    if (missing !== undefined) {
-      const seal = `${missing.slice(0, 12)}…`;
-      this.#operational.warn(`The audit log lacks the seal that was kept (${seal}): its end was cut off`);
-    }
-    if (unclean) {
-      const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${aside}` : '';
-      this.#operational.warn(`The audit log was not closed by the run before this one${torn}`);
-    }
-    this.#operational.info(
-      `Audit log opened: ${file} (${config.auditMode}${key === undefined ? '' : ', keyed'})`,
-    );
-    this.state('starting');
-  }
-
-  get audit(): AuditLog | undefined {
-    return this.#audit;
-  }
-
-  state(state: State): void {
-    this.#audit?.record('state', { state });
-  }
-
-  attempt(attempt: Attempt, client: string): void {
-    this.#audit?.record('admin', { action: 'emergency-shutdown', client, result: attempt });
-  }
-
-  emergency(reason: string, by: string, latched: boolean): void {
-    this.#audit?.record('emergency', { by, reason, latched });
-  }
-
-  refused(count: number): void {
-    this.#audit?.record('refused', { count });
+  /** The log is opened after the server that this belongs to is made. */
+  use(log: AuditLog | undefined): void {
+    this.#log = log;
   }
 
   /** Strict mode: an answer may leave when this resolves to true. */
   async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
     // Whose client is gone is on record already, and nothing of it will leave.
-    if (this.#audit === undefined || exchange.over) return true;
-    this.#audit.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
-    const kept = await this.#audit.kept();
+    if (this.#log === undefined || exchange.over) return true;
+    this.#log.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
+    const kept = await this.#log.kept();
     exchange.recorded = whole && kept;
     // Control never needs the audit log: an administrator's answer leaves all the same.
     return kept || exchange.path === EMERGENCY_PATH;
@@ -96,20 +24,10 @@ export class RequestAudit {
 
   ended(exchange: Exchange, outcome: Outcome): void {
     if (exchange.recorded && outcome === 'completed') return;
-    this.#audit?.add(exchange.auditLine('request', exchange.status, outcome));
+    this.#log?.add(exchange.auditLine('request', exchange.status, outcome));
   }
 
-  reopen(): void {
-    this.#audit?.reopen();
-  }
-
-  /** For a process that ends in this turn. */
-  closeNow(): void {
-    this.#audit?.closeNow();
-  }
-
-  /** @returns whether everything is on disk */
-  async close(): Promise<boolean> {
-    return this.#audit === undefined || (await this.#audit.close());
+  refused(count: number): void {
+    this.#log?.record('refused', { count });
   }
 }

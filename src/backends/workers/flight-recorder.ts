@@ -16,7 +16,19 @@ export interface RecorderData {
   readonly layout: typeof LAYOUT;
   readonly stallMs: number;
   readonly fd: number;
-  readonly supervisor: number;
+  readonly controller: number;
+  readonly orphanedMs: number;
+}
+
+export interface RecorderOptions {
+  /** Where the names are written. */
+  readonly fd: number;
+  /** The process that reads them. */
+  readonly controller: number;
+  /** How long after the end of that process a loop that stands still is given to end its drain. */
+  readonly orphanedMs: number;
+  /** Hears that the thread has ended: nothing is recorded any more. */
+  readonly failed: (error: Error) => void;
 }
 
 /** What a record needs of a request. */
@@ -28,7 +40,7 @@ export interface Recorded {
 
 /**
  * Remembers what is in flight where another thread can read it. When the application blocks the event loop, nothing
- * in this thread runs any more: the other one then writes the names to the supervisor, which can say what it cut.
+ * in this thread runs any more: the other one then writes the names to the controller, which can say what it cut.
  */
 export class FlightRecorder {
   readonly #beats = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
@@ -37,12 +49,7 @@ export class FlightRecorder {
   readonly #bytes = Buffer.from(this.#slots);
   readonly #free = Array.from({ length: SLOTS }, (_, index) => SLOTS - 1 - index);
 
-  /**
-   * @param fd where the names are written
-   * @param supervisor the process that reads them
-   * @param failed hears that the thread has ended: nothing is recorded any more
-   */
-  constructor(fd: number, supervisor: number, failed: (error: Error) => void) {
+  constructor({ fd, controller, orphanedMs, failed }: RecorderOptions) {
     const cell = new Int32Array(this.#beats);
     setInterval(() => {
       Atomics.add(cell, 0, 1);
@@ -50,7 +57,7 @@ export class FlightRecorder {
     }, BEAT_MS).unref();
     const data: RecorderData = {
       ...{ beats: this.#beats, slots: this.#slots, layout: LAYOUT, stallMs: STALL_MS },
-      ...{ fd, supervisor },
+      ...{ fd, controller, orphanedMs },
     };
     // Options of this process, such as a loader, are none of the thread's business.
     const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {

@@ -1,51 +1,66 @@
+import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/backend.ts';
 import type { ExitCode } from '../../exit-code.ts';
-import type { CutRequest, ShutdownReport } from '../../lifecycle/last-shutdown.ts';
-import type { MetricsSnapshot } from '../../ops/metrics.ts';
+import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
+import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 
 /*
- * What a supervisor and its workers say to each other. The channel keeps the order, and that is what retiring rests
+ * What a controller and its workers say to each other. The channel keeps the order, and that is what retiring rests
  * on: a worker that is told to retire has before that been handed every connection that was meant for it.
  */
 
-/** Tells a process that it is a worker. */
+/** Tells a process that it is a worker, and which of them: from 0 on. */
 export const WORKER_VARIABLE = 'MASTER_AGENT_WORKER';
 /** The descriptor on which a worker's flight recorder writes. */
 export const RECORDER_FD = 4;
+/** How often a worker shows that its loop turns. */
+export const BEAT_MS = 1_000;
+
+/** A stop order as it crosses to another process, whose monotonic clock begins elsewhere. */
+export interface OrderMessage {
+  readonly reason: string;
+  /** Wall-clock milliseconds. */
+  readonly orderedAtMs: number;
+  readonly lockInMs: number;
+  readonly deadlineInMs: number;
+}
+
+/** What a worker's backend is called for, by name: the argument, and what comes back. */
+export interface Calls {
+  status: { readonly argument: undefined; readonly result: BackendStatus };
+  /** Take no more connections and serve those that are open. Comes back when none is left. */
+  retire: { readonly argument: undefined; readonly result: undefined };
+  lock: { readonly argument: OrderMessage; readonly result: number };
+  drained: { readonly argument: undefined; readonly result: undefined };
+  cut: { readonly argument: undefined; readonly result: Cut };
+  /** Answer what was held, and what still comes. Comes back with how many requests are in flight after that. */
+  release: { readonly argument: undefined; readonly result: number };
+  /** The last one: the worker ends when it has answered. */
+  close: { readonly argument: CloseLimits; readonly result: Closed };
+}
+
+export type CallName = keyof Calls;
 
 export type ToWorker =
   /** Comes with a socket. They are numbered in the order in which they go out. */
   | { readonly type: 'connection'; readonly number: number }
-  | { readonly type: 'stop'; readonly reason: string; readonly delayMs: number }
-  /** Ends a lame duck; cuts what is in flight. */
-  | { readonly type: 'lock' }
-  | { readonly type: 'cut' }
-  | { readonly type: 'retire'; readonly lingerMs: number }
+  | { readonly type: 'call'; readonly id: number; readonly name: CallName; readonly argument: unknown }
+  | { readonly type: 'stop ordered'; readonly order: OrderMessage }
   /** Keep answers back: the listening socket is about to be closed. */
   | { readonly type: 'hold' }
-  /** It is closed, and what came on it was handed over. */
-  | { readonly type: 'leave' }
   | { readonly type: 'reopen' }
-  | { readonly type: 'ask' };
+  | { readonly type: 'admin answer'; readonly id: number; readonly answer: AdminAnswer };
 
 export type FromWorker =
   | { readonly type: 'ready' }
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: ExitCode }
-  /** Once a second, and when asked: a loop that turns, and what it is doing. */
-  | { readonly type: 'beat'; readonly snapshot: MetricsSnapshot }
+  /** Once a second: a loop that turns, and what it is doing. */
+  | { readonly type: 'beat'; readonly status: BackendStatus }
   /** Of a connection it was handed: it is the worker's now. */
   | { readonly type: 'taken'; readonly number: number }
-  /** What it will end with tells why it has locked itself; with 0 it was told to. */
-  | { readonly type: 'locked'; readonly inFlight: number; readonly exitCode: ExitCode }
-  | ({ readonly type: 'drained' } & Drained)
-  | { readonly type: 'emergency'; readonly reason: string; readonly by: string }
-  | { readonly type: 'stopped'; readonly report: ShutdownReport; readonly snapshot: MetricsSnapshot };
-
-/** How a worker's drain has ended. */
-export interface Drained {
-  readonly cut: readonly CutRequest[];
-  /** Whether it was ended, by the deadline or by an order, with work still in flight. */
-  readonly forced: boolean;
-}
-
-/** How often a worker shows that its loop turns. */
-export const BEAT_MS = 1_000;
+  /** Comes back for a call; `status` is fresh. */
+  | { readonly type: 'result'; readonly id: number; readonly result: unknown; readonly status: BackendStatus }
+  | { readonly type: 'admin'; readonly id: number; readonly request: AdminRequest }
+  | { readonly type: 'cut'; readonly requests: readonly CutRequest[] }
+  /** Its application has broken. It has locked itself, and completes what it has. */
+  | { readonly type: 'crashed' }
+  | { readonly type: 'audit lost'; readonly message: string };

@@ -3,20 +3,26 @@ import { workerData } from 'node:worker_threads';
 
 /*
  * The thread of a flight recorder. It sleeps until the main thread's beat, and when none comes it writes down what
- * was in flight: the main thread cannot, its loop is blocked. It also sees that the supervisor is gone.
+ * was in flight: the main thread cannot, its loop is blocked. It also ends a process that
+ * stands still although its controller is gone: nobody else would.
  *
  * Plain JavaScript: a thread gets no loader that the process may have for TypeScript.
  */
 
 /** @type {import('./flight-recorder.ts').RecorderData} */
-const { beats, slots, layout, stallMs, fd, supervisor } = workerData;
+const { beats, slots, layout, stallMs, fd, controller, orphanedMs } = workerData;
 const cell = new Int32Array(beats);
 const view = new DataView(slots);
 const bytes = Buffer.from(slots);
 
+let orphanedSinceMs = 0;
+
 for (let seen = Atomics.load(cell, 0); ; seen = Atomics.load(cell, 0)) {
   if (Atomics.wait(cell, 0, seen, stallMs) !== 'timed-out') continue;
-  if (process.ppid !== supervisor) process.kill(process.pid, 'SIGKILL');
+  if (process.ppid !== controller) {
+    if (orphanedSinceMs === 0) orphanedSinceMs = performance.now();
+    if (performance.now() - orphanedSinceMs > orphanedMs) process.kill(process.pid, 'SIGKILL');
+  }
   try {
     writeWhole(Buffer.from(`${JSON.stringify(inFlight())}\n`));
   } catch {

@@ -18,14 +18,13 @@ export interface Plan {
   readonly variables: NodeJS.ProcessEnv;
 }
 
-/** Who makes processes, and when there shall be no more. */
+/** Makes processes, and ends them. */
 export interface Spawner {
   readonly log: Logger;
-  readonly stopping: boolean;
-  /** Aborted when `stopping` becomes true. */
+  /** Aborted when there shall be no more processes. */
   readonly stop: AbortSignal;
   /** @throws the system's error */
-  spawn(plan: Plan): WorkerHandle;
+  spawn(plan: Plan, slot: number): WorkerHandle;
   /** Ends a worker that is of no use. */
   end(worker: WorkerHandle): void;
 }
@@ -33,22 +32,22 @@ export interface Spawner {
 /** Starts a whole generation. @throws StartError when one of it does not become ready; then none of it is left */
 export async function startGeneration(spawner: Spawner, plan: Plan): Promise<WorkerHandle[]> {
   const attempts = await Promise.allSettled(
-    Array.from({ length: plan.config.workers }, () => startWorker(spawner, plan)),
+    Array.from({ length: plan.config.workers }, (_, slot) => startWorker(spawner, plan, slot)),
   );
   const workers = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []));
   const failed = attempts.find((attempt) => attempt.status === 'rejected');
   if (failed === undefined) return workers;
   // A stop has told them already.
-  if (!spawner.stopping) for (const worker of workers) spawner.end(worker);
+  if (!spawner.stop.aborted) for (const worker of workers) spawner.end(worker);
   throw failed.reason;
 }
 
-async function startWorker(spawner: Spawner, plan: Plan): Promise<WorkerHandle> {
+async function startWorker(spawner: Spawner, plan: Plan, slot: number): Promise<WorkerHandle> {
   for (let attempt = 1; ; attempt += 1) {
-    const { worker, failure } = await tryToStart(spawner, plan);
-    if (spawner.stopping) throw new StartError('the service is stopping', ExitCode.Ok);
+    const { worker, failure } = await tryToStart(spawner, plan, slot);
+    if (spawner.stop.aborted) throw new StartError('the service is stopping', ExitCode.Ok);
     if (worker !== undefined) return worker;
-    // Who says why will say it again; who just dies may have been unlucky.
+    // One that says why will say it again; one that just dies may have been unlucky.
     if (failure.exitCode !== undefined || attempt === MOST_ATTEMPTS) {
       const tries = failure.exitCode === undefined ? `, ${attempt} times in a row` : '';
       throw new StartError(`${failure.message}${tries}`, failure.exitCode ?? ExitCode.Internal);
@@ -62,11 +61,11 @@ type Started =
   | { readonly worker: WorkerHandle; readonly failure?: undefined }
   | { readonly worker?: undefined; readonly failure: StartFailure };
 
-/** One attempt. Whoever is not ready in time is gone when this resolves, or about to be. */
-export async function tryToStart(spawner: Spawner, plan: Plan): Promise<Started> {
+/** One attempt. A worker that is not ready in time is gone when this resolves, or about to be. */
+export async function tryToStart(spawner: Spawner, plan: Plan, slot: number): Promise<Started> {
   let worker: WorkerHandle;
   try {
-    worker = spawner.spawn(plan);
+    worker = spawner.spawn(plan, slot);
   } catch (error) {
     return {
       failure: { message: `the worker could not be started: ${messageOf(error)}`, exitCode: undefined },

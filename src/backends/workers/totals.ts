@@ -1,14 +1,10 @@
-import type { MetricsSnapshot } from '../../ops/metrics.ts';
-import type { Status } from '../../ops/status.ts';
-
-type TallySnapshot = MetricsSnapshot['tallies'][number];
+import type { BackendStatus, Closed } from '../../control/backend.ts';
+import { ExitCode } from '../../exit-code.ts';
+import type { LoopDelayFigures } from '../../ops/status.ts';
+import type { TallySnapshot } from '../../server/tally.ts';
 
 /** What workers that have left had counted: a counter must not fall because a process has gone. */
-export interface Departed {
-  readonly tallies: readonly TallySnapshot[];
-  readonly cut: number;
-  readonly rejected: Status['rejected'];
-}
+export type Departed = Pick<BackendStatus, 'tallies' | 'cut' | 'rejected'>;
 
 export const NOBODY: Departed = {
   tallies: [],
@@ -17,15 +13,11 @@ export const NOBODY: Departed = {
 };
 
 /** Adds what a worker had counted to what others before it had, and what was lost with it. */
-export function addDeparted(
-  sum: Departed,
-  { tallies, cut, status }: MetricsSnapshot,
-  lost: readonly unknown[],
-): Departed {
+export function addDeparted(sum: Departed, last: BackendStatus, lost: readonly unknown[]): Departed {
   return {
-    tallies: sumTallies([...sum.tallies, ...tallies]),
-    cut: sum.cut + cut + lost.length,
-    rejected: sumRejected([sum.rejected, status.rejected]),
+    tallies: sumTallies([...sum.tallies, ...last.tallies]),
+    cut: sum.cut + last.cut + lost.length,
+    rejected: sumRejected([sum.rejected, last.rejected]),
   };
 }
 
@@ -50,12 +42,12 @@ function add(a: TallySnapshot, b: TallySnapshot): TallySnapshot {
 }
 
 /** Of several event loops the one that is latest. */
-export function latestLoop(snapshots: readonly MetricsSnapshot[]): Status['event_loop'] {
-  const all = snapshots.flatMap(({ status: { event_loop } }) => (event_loop === null ? [] : [event_loop]));
+export function latestLoop(statuses: readonly BackendStatus[]): LoopDelayFigures | null {
+  const all = statuses.flatMap(({ event_loop }) => (event_loop === null ? [] : [event_loop]));
   return all.sort((a, b) => b.delay_max_ms - a.delay_max_ms)[0] ?? null;
 }
 
-export function sumRejected(all: readonly Status['rejected'][]): Status['rejected'] {
+export function sumRejected(all: readonly BackendStatus['rejected'][]): BackendStatus['rejected'] {
   const sum = { ...NOBODY.rejected };
   for (const one of all) {
     sum.total += one.total;
@@ -64,4 +56,20 @@ export function sumRejected(all: readonly Status['rejected'][]): Status['rejecte
     sum.overloaded += one.overloaded;
   }
   return sum;
+}
+
+/** From the gravest on. */
+const GRAVEST = [ExitCode.AuditLost, ExitCode.Forced, ExitCode.Internal];
+
+/** How all of them have ended. */
+export function sumClosed(all: readonly Closed[]): Closed {
+  const sum = (pick: (closed: Closed) => number): number =>
+    all.reduce((total, closed) => total + pick(closed), 0);
+  return {
+    completed: sum(({ completed }) => completed),
+    aborted: sum(({ aborted }) => aborted),
+    refused: sum(({ refused }) => refused),
+    cut: all.flatMap(({ cut }) => cut),
+    exitCode: GRAVEST.find((code) => all.some(({ exitCode }) => exitCode === code)) ?? ExitCode.Ok,
+  };
 }

@@ -2,26 +2,44 @@ import { type ChildProcess, fork } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import type { ExitCode } from '../../exit-code.ts';
-import type { CutRequest, ShutdownReport } from '../../lifecycle/last-shutdown.ts';
-import type { MetricsSnapshot } from '../../ops/metrics.ts';
+import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/backend.ts';
+import { ExitCode } from '../../exit-code.ts';
+import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
+import type { StopOrder } from '../../lifecycle/lifecycle.ts';
+import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 import type { OpenRequest } from '../../ops/status.ts';
 import { afterReading, within } from '../../platform/deadline.ts';
-import { type Drained, type FromWorker, RECORDER_FD, type ToWorker, WORKER_VARIABLE } from './messages.ts';
-import { type Milestone, milestone } from './milestone.ts';
+import { type Deferred, deferred } from '../../platform/deferred.ts';
+import {
+  type CallName,
+  type Calls,
+  type FromWorker,
+  type OrderMessage,
+  RECORDER_FD,
+  type ToWorker,
+} from './messages.ts';
 
 /** How long the last words of a process that has ended may take to be read. */
 const LAST_WORDS_MS = 500;
+/** How long a worker may take to say how much is in flight before it is counted without its word. */
+const COUNT_MS = 250;
+/** How long a worker may take to cut what it has. One that has not answered then is blocked. */
+const CUT_MS = 500;
+/** What a worker may take to end, beyond what it was given to close. */
+const END_MS = 500;
+/** How long the system may take to end a process that was killed. */
+const REAP_MS = 2_000;
 
 /** What a worker tells that concerns more than itself. */
 export interface WorkerEvents {
-  emergency(reason: string, by: string): void;
-  /** It has locked itself; `exitCode` tells why, 0 that it was told to. */
-  locked(worker: WorkerHandle, exitCode: ExitCode): void;
-  drained(worker: WorkerHandle, drained: Drained): void;
+  admin(request: AdminRequest): Promise<AdminAnswer>;
+  auditLost(error: Error): void;
+  crashed(worker: WorkerHandle): void;
+  cut(requests: readonly CutRequest[]): void;
   /** Connections that were meant for it and have not reached it. */
   returned(sockets: readonly Socket[]): void;
-  ended(worker: WorkerHandle): void;
+  /** @param was its state until then */
+  ended(worker: WorkerHandle, was: WorkerState): void;
 }
 
 /** How a worker's start ended when it did not end well. */
@@ -31,30 +49,34 @@ export interface StartFailure {
   readonly exitCode: ExitCode | undefined;
 }
 
-/** A worker as the supervisor sees it: a process, what it last said, and promises for what it is going to say. */
+/**
+ * `starting`, then `serving`. `leaving`: its part in the service is over, and nothing replaces it. `cut`: it was killed
+ * by `cut`, which tells what it had in flight. `gone`: the process has ended.
+ */
+export type WorkerState = 'starting' | 'serving' | 'leaving' | 'cut' | 'gone';
+
+/** A worker as the pool sees it: a process, what it last said, and calls to the backend in it. */
 export class WorkerHandle {
   readonly generation: number;
   readonly #child: ChildProcess;
   readonly #events: WorkerEvents;
-  readonly #ready: Milestone<StartFailure | undefined> = milestone();
-  readonly #locked: Milestone<number> = milestone();
-  readonly #drained: Milestone<Drained> = milestone();
-  readonly #ended: Milestone<void> = milestone();
+  readonly #ready = deferred<StartFailure | undefined>();
+  readonly #ended = deferred<void>();
+  readonly #calls = new Map<number, Deferred<unknown>>();
+  #serial = 0;
   /** Handed over, and not taken yet; by number, the oldest first. */
   readonly #onTheirWay = new Map<number, Socket>();
-  #handed = 0;
-  /** Set when its part in the service is over: nobody replaces it. */
-  dismissed = false;
+  state: WorkerState = 'starting';
   /** Monotonic milliseconds of its last sign of life. */
   heardMs = performance.now();
-  snapshot: MetricsSnapshot | undefined;
-  report: ShutdownReport | undefined;
+  /** Monotonic milliseconds when it became ready. */
   readyMs: number | undefined;
-  /** What it had in flight when it ended without a report. */
+  status: BackendStatus | undefined;
+  closed: Closed | undefined;
+  /** What it had in flight when it ended without having closed. */
   lost: readonly CutRequest[] = [];
   /** What was in flight when its event loop stood still, as its recorder has told, and when that was. */
-  #recorded: { requests: readonly CutRequest[]; atMs: number } | undefined;
-  #answer: Milestone<void> | undefined;
+  #recorded: { requests: readonly OpenRequest[]; atMs: number } | undefined;
 
   /** @throws the system's error when there can be no new process; some of those errors end the worker instead */
   constructor(generation: number, env: NodeJS.ProcessEnv, events: WorkerEvents) {
@@ -62,7 +84,7 @@ export class WorkerHandle {
     this.#events = events;
     const [main = ''] = process.argv.slice(1);
     this.#child = fork(main, [], {
-      env: { ...env, [WORKER_VARIABLE]: String(generation) },
+      env,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', 'pipe'],
     });
     const child = this.#child;
@@ -98,7 +120,7 @@ export class WorkerHandle {
 
   /** Serving, as far as it has said. */
   get isReady(): boolean {
-    return this.canTake && !this.dismissed;
+    return this.canTake && this.state === 'serving';
   }
 
   /** Whether a connection that is handed to it would be answered, if only with 503. */
@@ -111,20 +133,6 @@ export class WorkerHandle {
     return this.#ready.promise;
   }
 
-  /** Resolves, at the lock, to the number of requests that were in flight; to 0 when it is gone. */
-  get locked(): Promise<number> {
-    return this.#locked.promise;
-  }
-
-  /** Resolves when nothing is in flight any more. */
-  get drained(): Promise<Drained> {
-    return this.#drained.promise;
-  }
-
-  get hasDrained(): boolean {
-    return this.#drained.reached;
-  }
-
   /** Resolves when the process is gone and all it has said is read. */
   get ended(): Promise<void> {
     return this.#ended.promise;
@@ -135,18 +143,99 @@ export class WorkerHandle {
     if (this.#recorded !== undefined && this.#recorded.atMs > this.heardMs) {
       const { requests, atMs } = this.#recorded;
       const since = Math.round(performance.now() - atMs);
-      return requests.map((request) => ({ ...request, age_ms: request.age_ms + since, phase: 'working' }));
+      return requests.map((request) => ({ ...request, age_ms: request.age_ms + since }));
     }
-    return this.snapshot?.status.in_flight.oldest ?? [];
+    return this.status?.in_flight.oldest ?? [];
   }
 
   /** How many those are: the list names only the oldest. */
   get inFlightCount(): number {
-    return Math.max(this.snapshot?.status.in_flight.count ?? 0, this.inFlight.length);
+    return Math.max(this.status?.in_flight.count ?? 0, this.inFlight.length);
   }
 
   tell(message: ToWorker): void {
     if (this.#child.connected) this.#child.send(message, () => undefined);
+  }
+
+  /** Calls the worker's backend. Resolves to undefined when the worker is gone instead. */
+  #call<N extends CallName>(
+    name: N,
+    argument: Calls[N]['argument'],
+  ): Promise<Calls[N]['result'] | undefined> {
+    if (!this.canTake) return Promise.resolve(undefined);
+    this.#serial += 1;
+    const answer = deferred<unknown>();
+    this.#calls.set(this.#serial, answer);
+    this.tell({ type: 'call', id: this.#serial, name, argument });
+    // Whatever it answers is of the type that belongs to the name: both are one program.
+    return answer.promise as Promise<Calls[N]['result'] | undefined>;
+  }
+
+  /** Resolves when what it has in flight and has counted is fresh, or it is gone. */
+  async refresh(): Promise<void> {
+    await this.#call('status', undefined);
+  }
+
+  async retire(): Promise<void> {
+    await this.#call('retire', undefined);
+  }
+
+  stopOrdered(order: StopOrder): void {
+    this.tell({ type: 'stop ordered', order: messageOf(order) });
+  }
+
+  /** @returns how many requests are in flight, as last heard of when it does not answer soon */
+  async lock(order: StopOrder): Promise<number> {
+    let count: number | undefined;
+    const answered = this.#call('lock', messageOf(order)).then((inFlight) => {
+      count = inFlight;
+    });
+    await within(COUNT_MS, answered);
+    return count ?? (this.alive ? this.inFlightCount : 0);
+  }
+
+  async drained(): Promise<void> {
+    await this.#call('drained', undefined);
+  }
+
+  /** One that does not answer is blocked, and killed: what it had in flight is known from its recorder. */
+  async cut(): Promise<Cut & { readonly blocked: boolean }> {
+    let cut: Cut | undefined;
+    const answered = this.#call('cut', undefined).then((result) => {
+      cut = result;
+    });
+    await within(CUT_MS, answered);
+    if (cut !== undefined) return { ...cut, blocked: false };
+    // What one had that has died by itself was told then.
+    if (this.state === 'gone') return { requests: [], unnamed: 0, blocked: false };
+    this.state = 'cut';
+    this.kill();
+    await within(REAP_MS, this.ended);
+    const unnamed = Math.max(this.inFlightCount, 1) - this.lost.length;
+    return { requests: this.lost, unnamed: Math.max(0, unnamed), blocked: true };
+  }
+
+  hold(): void {
+    this.tell({ type: 'hold' });
+  }
+
+  async release(): Promise<number> {
+    return (await this.#call('release', undefined)) ?? 0;
+  }
+
+  /** @returns whether it has left by itself */
+  async close(limits: CloseLimits): Promise<boolean> {
+    void this.#call('close', limits).then((closed) => {
+      this.closed = closed;
+    });
+    if (await within(limits.closeMs + END_MS, this.ended)) return true;
+    this.kill();
+    await within(REAP_MS, this.ended);
+    return false;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
   }
 
   /**
@@ -154,8 +243,8 @@ export class WorkerHandle {
    * ends before that, blocked or killed, it comes back and is given to somebody else.
    */
   hand(socket: Socket): void {
-    this.#handed += 1;
-    const number = this.#handed;
+    this.#serial += 1;
+    const number = this.#serial;
     this.#onTheirWay.set(number, socket);
     const message: ToWorker = { type: 'connection', number };
     this.#child.send(message, socket, { keepOpen: true }, (error) => {
@@ -163,51 +252,41 @@ export class WorkerHandle {
     });
   }
 
-  /** Asks for fresh figures. Resolves when they have come, or the worker is gone. */
-  ask(): Promise<void> {
-    if (!this.canTake) return Promise.resolve();
-    if (this.#answer === undefined) {
-      this.#answer = milestone();
-      this.tell({ type: 'ask' });
-    }
-    return this.#answer.promise;
-  }
-
-  kill(): void {
-    this.#child.kill('SIGKILL');
-  }
-
   #hear(message: FromWorker): void {
     this.heardMs = performance.now();
     switch (message.type) {
       case 'ready':
         this.readyMs = performance.now();
-        this.#ready.reach(undefined);
+        if (this.state === 'starting') this.state = 'serving';
+        this.#ready.resolve(undefined);
         return;
       case 'failed':
-        this.#ready.reach({ message: message.message, exitCode: message.exitCode });
+        this.#ready.resolve({ message: message.message, exitCode: message.exitCode });
         return;
       case 'beat':
-        this.snapshot = message.snapshot;
-        this.#answered();
+        this.status = message.status;
         return;
       case 'taken':
         this.#taken(message.number);
         return;
-      case 'locked':
-        this.#locked.reach(message.inFlight);
-        this.#events.locked(this, message.exitCode);
+      case 'result':
+        this.status = message.status;
+        this.#calls.get(message.id)?.resolve(message.result);
+        this.#calls.delete(message.id);
         return;
-      case 'drained':
-        this.#drained.reach(message);
-        this.#events.drained(this, message);
+      case 'admin': {
+        const { id, request } = message;
+        void this.#events.admin(request).then((answer) => this.tell({ type: 'admin answer', id, answer }));
         return;
-      case 'emergency':
-        this.#events.emergency(message.reason, message.by);
+      }
+      case 'cut':
+        this.#events.cut(message.requests);
         return;
-      case 'stopped':
-        this.report = message.report;
-        this.snapshot = message.snapshot;
+      case 'crashed':
+        this.#events.crashed(this);
+        return;
+      case 'audit lost':
+        this.#events.auditLost(new Error(message.message));
     }
   }
 
@@ -222,24 +301,21 @@ export class WorkerHandle {
     }
   }
 
-  #answered(): void {
-    this.#answer?.reach();
-    this.#answer = undefined;
-  }
-
   #end(why: string): void {
-    if (this.#ended.reached) return;
-    if (this.report === undefined && this.readyMs !== undefined && !this.hasDrained) {
-      this.lost = this.inFlight.map(({ id, method, path, age_ms }) => ({ id, method, path, age_ms }));
+    const was = this.state;
+    if (was === 'gone') return;
+    this.state = 'gone';
+    if (this.closed === undefined && this.readyMs !== undefined) {
+      const reason = was === 'cut' ? 'the time is over' : `worker ${this.pid} ended ${this.end}`;
+      this.lost = this.inFlight.map((request) => ({ ...request, reason }));
     }
-    this.#ready.reach({ message: why, exitCode: undefined });
-    this.#locked.reach(0);
-    this.#drained.reach({ cut: this.lost, forced: false });
-    this.#answered();
-    this.#ended.reach();
+    this.#ready.resolve({ message: why, exitCode: undefined });
+    for (const call of this.#calls.values()) call.resolve(undefined);
+    this.#calls.clear();
+    this.#ended.resolve();
     const untaken = [...this.#onTheirWay.values()];
     this.#onTheirWay.clear();
-    this.#events.ended(this);
+    this.#events.ended(this, was);
     if (untaken.length > 0) this.#events.returned(untaken);
   }
 
@@ -255,11 +331,31 @@ export class WorkerHandle {
   }
 }
 
+function messageOf({ reason, orderedAt, lockAtMs, deadlineMs }: StopOrder): OrderMessage {
+  const nowMs = performance.now();
+  return {
+    reason,
+    orderedAtMs: orderedAt.getTime(),
+    lockInMs: lockAtMs - nowMs,
+    deadlineInMs: deadlineMs - nowMs,
+  };
+}
+
 /** Undefined for a line that was torn by the end of its writer. */
-function parseRequests(line: string): readonly CutRequest[] | undefined {
+function parseRequests(line: string): readonly OpenRequest[] | undefined {
   try {
-    return JSON.parse(line);
+    const requests: readonly Omit<OpenRequest, 'phase'>[] = JSON.parse(line);
+    return requests.map((request) => ({ ...request, phase: 'working' }));
   } catch {
     return undefined;
   }
 }
+
+/** What a worker that has ended without having closed has come to. */
+export const UNCLOSED: Closed = {
+  completed: 0,
+  aborted: 0,
+  refused: 0,
+  cut: [],
+  exitCode: ExitCode.Forced,
+};

@@ -1,61 +1,48 @@
 import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
+import type { AuditLog } from '../../audit/audit-log.ts';
 import type { Config } from '../../config/settings.ts';
-import { ExitCode } from '../../exit-code.ts';
-import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
-import type { OpenRequest, WorkerStatus } from '../../ops/status.ts';
-import { within } from '../../platform/deadline.ts';
+import type { CloseLimits, Host } from '../../control/backend.ts';
+import { FLUSH_MS } from '../../control/stop-budget.ts';
+import type { StopOrder } from '../../lifecycle/lifecycle.ts';
+import { aborted, within } from '../../platform/deadline.ts';
 import { Balancer } from './balancer.ts';
-import { BEAT_MS, type Drained, type ToWorker } from './messages.ts';
+import { BEAT_MS, WORKER_VARIABLE } from './messages.ts';
 import { backOff, type Plan, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
-import { WorkerHandle } from './worker-handle.ts';
+import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 
 /** A worker that has served so long has not died at once. */
 const SETTLED_MS = 10_000;
 /** The longest that idle connections may keep a retired worker. */
 const LONGEST_LINGER_MS = 90_000;
-/** What a retired worker gets beyond its connections' time and its requests': its application's stop(), its audit log. */
-const RETIRE_GRACE_MS = 5_000;
 /** How long workers may take to answer when somebody asks for figures. */
 const ANSWER_MS = 500;
 /** How long the system may take to end processes that were killed. */
 const REAP_MS = 2_000;
 
-/** What the supervisor has to know of its workers. */
-export interface PoolEvents {
-  /** Requests that a worker has cut which does not leave with the whole service. */
-  cut(requests: readonly CutRequest[]): void;
-  /** A worker that had become ready has ended without a report. What it had in flight is lost. */
-  died(worker: WorkerHandle): void;
-  /** A worker has come, is ready, or has gone. */
-  changed(): void;
-  emergency(reason: string, by: string): void;
-  auditLost(): void;
-}
-
-/** The workers: those that serve, those that are being started, and those that retire. */
+/** The workers: those that serve, those that are being started, and those that leave. */
 export class WorkerPool {
+  readonly #host: Host;
   readonly #log: Logger;
-  readonly #events: PoolEvents;
-  /** Everybody alive. */
+  #audit: AuditLog | undefined;
+  /** Every process alive. */
   readonly #all = new Set<WorkerHandle>();
   /** Those that connections are handed to. */
   #serving: WorkerHandle[] = [];
   readonly #balancer: Balancer;
   readonly #spawner: Spawner;
   readonly #stop = new AbortController();
-  /** What those who serve were made from. */
+  /** What those that serve were made from. */
   #plan: Plan | undefined;
   #failures = 0;
   departed: Departed = NOBODY;
-  /** Workers that were replaced because they ended, and those of them that were killed for standing still. */
   readonly replaced = { ended: 0, blocked: 0 };
 
-  constructor(log: Logger, events: PoolEvents) {
-    this.#log = log;
-    this.#events = events;
+  constructor(host: Host) {
+    this.#host = host;
+    this.#log = host.log;
     // As many as there are workers wait at once to try again.
     setMaxListeners(0, this.#stop.signal);
     const pool = this;
@@ -69,23 +56,15 @@ export class WorkerPool {
       },
     });
     this.#spawner = {
-      log,
+      log: host.log,
       stop: this.#stop.signal,
-      get stopping() {
-        return pool.#stopping;
-      },
-      spawn: (plan) => this.#spawn(plan),
-      end: (worker) => this.#end(worker),
+      spawn: (plan, slot) => this.#spawn(plan, slot),
+      end: (worker) => this.#kill(worker),
     };
   }
 
   get #stopping(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  /** How many there should be. */
-  get size(): number {
-    return this.#plan?.config.workers ?? 0;
   }
 
   /** The generation that serves. */
@@ -97,24 +76,38 @@ export class WorkerPool {
     return this.#serving.some(({ isReady }) => isReady);
   }
 
+  /** Those whose end is waited for: all that have ever been ready. */
+  get started(): WorkerHandle[] {
+    return [...this.#all].filter(({ readyMs }) => readyMs !== undefined);
+  }
+
+  use(audit: AuditLog | undefined): void {
+    this.#audit = audit;
+  }
+
   /** Starts a generation. @throws StartError when one of it does not become ready; then none of it is left */
   startGeneration(plan: Plan): Promise<WorkerHandle[]> {
     return startGeneration(this.#spawner, plan);
   }
 
-  #spawn({ generation, variables }: Plan): WorkerHandle {
-    const worker = new WorkerHandle(generation, variables, {
-      emergency: this.#events.emergency,
-      locked: (leaving, exitCode) => this.#locked(leaving, exitCode),
-      drained: (leaving, drained) => this.#drained(leaving, drained),
-      returned: (sockets) => {
-        for (const socket of sockets) this.hand(socket);
+  #spawn({ generation, variables }: Plan, slot: number): WorkerHandle {
+    const worker = new WorkerHandle(
+      generation,
+      { ...variables, [WORKER_VARIABLE]: String(slot) },
+      {
+        admin: (request) => this.#host.admin.ask(request),
+        auditLost: (error) => this.#host.auditLost(error),
+        crashed: (broken) => this.#crashed(broken),
+        cut: (requests) => this.#host.cut(requests),
+        returned: (sockets) => {
+          for (const socket of sockets) this.hand(socket);
+        },
+        ended: (gone, was) => this.#ended(gone, was),
       },
-      ended: (gone) => this.#ended(gone),
-    });
+    );
     this.#all.add(worker);
-    this.#events.changed();
-    void worker.ready.then(() => this.#events.changed());
+    this.#host.changed();
+    void worker.ready.then(() => this.#host.changed());
     return worker;
   }
 
@@ -125,54 +118,88 @@ export class WorkerPool {
     this.#failures = 0;
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
     this.#serving = workers;
-    for (const worker of old) this.#retire(worker, plan.config);
+    for (const worker of old) if (worker.state === 'serving') void this.#retire(worker, plan.config);
     this.#balancer.giveWaiting();
-    // One may have died while the others became ready.
-    for (const worker of workers) if (!worker.alive) this.#replaceFailed(worker);
+    // One may have died, or broken, while the others became ready.
+    for (const worker of workers) if (!worker.isReady) this.#replaceFailed(worker);
   }
 
-  #retire(worker: WorkerHandle, { keepAliveTimeoutMs, shutdownTimeoutMs }: Config): void {
-    worker.dismissed = true;
+  async #retire(worker: WorkerHandle, { keepAliveTimeoutMs, shutdownTimeoutMs }: Config): Promise<void> {
+    worker.state = 'leaving';
     const idleMs = keepAliveTimeoutMs === 0 ? LONGEST_LINGER_MS : keepAliveTimeoutMs + 2 * BEAT_MS;
     const lingerMs = Math.min(idleMs, LONGEST_LINGER_MS);
-    worker.tell({ type: 'retire', lingerMs });
-    const mostMs = lingerMs + shutdownTimeoutMs + RETIRE_GRACE_MS;
-    void within(mostMs, worker.ended).then((left) => {
-      if (left || this.#stopping) return;
-      this.#log.error(`Worker ${worker.pid} did not retire in ${mostMs / 1000}s and is killed`);
-      this.#end(worker);
-    });
+    await within(lingerMs, Promise.race([worker.retire(), aborted(this.#stop.signal)]));
+    await this.#drain(worker, shutdownTimeoutMs, 'retirement');
+  }
+
+  /** The end of one worker while the others serve on: what the stop does with all of them, unless the stop overtakes it. */
+  async #drain(worker: WorkerHandle, timeoutMs: number, reason: string): Promise<void> {
+    const stopped = aborted(this.#stop.signal);
+    if (this.#stopping) return;
+    const lockAtMs = performance.now();
+    await worker.lock({ reason, orderedAt: new Date(), lockAtMs, deadlineMs: lockAtMs + timeoutMs });
+    const inTime = await within(timeoutMs, Promise.race([worker.drained(), stopped]));
+    if (this.#stopping) return;
+    if (!inTime) {
+      const { requests, blocked } = await worker.cut();
+      if (blocked) this.#sayBlocked(worker);
+      this.#host.cut(requests);
+    }
+    await this.close(worker, { stopMs: FLUSH_MS, closeMs: FLUSH_MS });
+  }
+
+  /** Has a worker stop its application and leave. */
+  async close(worker: WorkerHandle, limits: CloseLimits): Promise<void> {
+    if (worker.state !== 'gone' && !(await worker.close(limits)))
+      this.#log.error(`Worker ${worker.pid} did not leave and was killed`);
+  }
+
+  #sayBlocked({ pid }: WorkerHandle): void {
+    this.#log.error(`Worker ${pid} did not answer: its event loop was blocked. Killed`);
   }
 
   hand(socket: Socket): void {
     this.#balancer.give(socket);
   }
 
-  /** There is nobody left who could take them. */
+  /** Nobody is left that could take them. */
   dropWaiting(): void {
     this.#balancer.dropWaiting();
   }
 
-  tellAll(message: ToWorker): void {
-    for (const worker of this.#all) worker.tell(message);
+  reopen(): void {
+    for (const worker of this.#all) worker.tell({ type: 'reopen' });
   }
 
-  /** From now on nobody is replaced. Who is not ready has nothing in flight and ends. Returns who is left. */
-  dismissAll(): WorkerHandle[] {
+  /** From now on nothing is replaced. One that is not ready has nothing in flight and ends. */
+  stopOrdered(order: StopOrder): void {
     this.#stop.abort();
-    for (const worker of this.#all) if (worker.readyMs === undefined) this.#end(worker);
-    return [...this.#all].filter(({ readyMs }) => readyMs !== undefined);
+    for (const worker of this.#all) {
+      if (worker.readyMs === undefined) this.#kill(worker);
+      else worker.stopOrdered(order);
+    }
+  }
+
+  /** Cuts what is in flight in all of them. */
+  async cutAll(): Promise<Awaited<ReturnType<WorkerHandle['cut']>>[]> {
+    return Promise.all(
+      this.started.map(async (worker) => {
+        const cut = await worker.cut();
+        if (cut.blocked) this.#sayBlocked(worker);
+        return cut;
+      }),
+    );
   }
 
   async killAll(): Promise<void> {
     this.#stop.abort();
     const all = [...this.#all];
-    for (const worker of all) this.#end(worker);
+    for (const worker of all) this.#kill(worker);
     await within(REAP_MS, Promise.all(all.map(({ ended }) => ended)));
   }
 
-  #end(worker: WorkerHandle): void {
-    worker.dismissed = true;
+  #kill(worker: WorkerHandle): void {
+    worker.state = 'leaving';
     worker.kill();
   }
 
@@ -192,38 +219,34 @@ export class WorkerPool {
     }
   }
 
-  /** Whether everybody who serves was heard of lately. */
+  /** Whether every worker that serves was heard of lately. */
   isFresh(withinMs: number): boolean {
     return this.#serving.every(({ isReady, heardMs }) => !isReady || performance.now() - heardMs <= withinMs);
   }
 
-  #locked(worker: WorkerHandle, exitCode: ExitCode): void {
-    if (this.#stopping) return;
-    if (exitCode === ExitCode.AuditLost) this.#events.auditLost();
-    if (exitCode !== ExitCode.Internal || worker.dismissed) return;
-    // Its application has crashed. It finishes what it has, and is replaced before it is gone. What was handed to it
-    // so far comes before this word; there will be no more.
-    worker.dismissed = true;
-    worker.tell({ type: 'leave' });
+  /** Its application has broken. It finishes what it has, and is replaced before it is gone. */
+  #crashed(worker: WorkerHandle): void {
+    if (this.#stopping || worker.state === 'leaving') return;
+    worker.state = 'leaving';
+    void this.#drain(worker, this.#plan?.config.shutdownTimeoutMs ?? FLUSH_MS, 'crash');
+    if (!this.#serving.includes(worker)) return;
     this.#log.error(`Worker ${worker.pid} stops by itself and is replaced`);
     this.#replaceFailed(worker);
   }
 
-  #drained(_worker: WorkerHandle, { cut }: Drained): void {
-    // A stop waits for all drains and tells of them together.
-    if (!this.#stopping && cut.length > 0) this.#events.cut(cut);
-  }
-
-  #ended(worker: WorkerHandle): void {
+  #ended(worker: WorkerHandle, was: WorkerState): void {
     this.#all.delete(worker);
-    if (worker.snapshot !== undefined)
-      this.departed = addDeparted(this.departed, worker.snapshot, worker.lost);
-    if (worker.report === undefined && worker.readyMs !== undefined) this.#events.died(worker);
-    this.#events.changed();
-    if (this.#stopping) return;
-    if (worker.report?.exit_code === ExitCode.AuditLost) this.#events.auditLost();
-    if (worker.dismissed || !this.#serving.includes(worker)) return;
-    this.#log.error(`Worker ${worker.pid} has ended ${worker.end} and is replaced`);
+    const { pid, end, lost, heardMs } = worker;
+    if (worker.status !== undefined) this.departed = addDeparted(this.departed, worker.status, lost);
+    if (worker.closed === undefined && worker.readyMs !== undefined) {
+      // It can no longer put on record what was lost with it.
+      this.#audit?.record('worker_end', { pid, end, heard_ms_ago: Math.round(performance.now() - heardMs) });
+      for (const { reason: _, ...request } of lost) this.#audit?.record('cut', { pid, ...request });
+      if (was !== 'cut') this.#host.cut(lost);
+    }
+    this.#host.changed();
+    if (this.#stopping || was !== 'serving' || !this.#serving.includes(worker)) return;
+    this.#log.error(`Worker ${pid} has ended ${end} and is replaced`);
     this.#replaceFailed(worker);
   }
 
@@ -231,7 +254,6 @@ export class WorkerPool {
     const slot = this.#serving.indexOf(worker);
     const plan = this.#plan;
     if (slot === -1 || plan === undefined || this.#stopping) return;
-    worker.dismissed = true;
     this.replaced.ended += 1;
     const served = performance.now() - (worker.readyMs ?? performance.now());
     this.#failures = served >= SETTLED_MS ? 0 : this.#failures + 1;
@@ -242,19 +264,19 @@ export class WorkerPool {
   async #replace(slot: number, plan: Plan): Promise<void> {
     for (;;) {
       await backOff(this.#failures - 1, this.#stop.signal);
-      // A reload may have replaced everybody meanwhile.
+      // A reload may have replaced all of them meanwhile.
       if (this.#stopping || this.#plan !== plan) return;
-      const { worker, failure } = await tryToStart(this.#spawner, plan);
+      const { worker, failure } = await tryToStart(this.#spawner, plan, slot);
       if (this.#stopping) return;
       if (this.#plan !== plan) {
-        if (worker !== undefined) this.#end(worker);
+        if (worker !== undefined) this.#kill(worker);
         return;
       }
       if (worker !== undefined) {
         this.#serving[slot] = worker;
         this.#log.info(`Worker ${worker.pid} serves in place of the one that has ended`);
         this.#balancer.giveWaiting();
-        if (!worker.alive) this.#replaceFailed(worker);
+        if (!worker.isReady) this.#replaceFailed(worker);
         return;
       }
       this.#failures += 1;
@@ -262,28 +284,10 @@ export class WorkerPool {
     }
   }
 
-  /** What all of them have in flight, asked for now; who does not answer in time counts as last heard. */
-  async sum(): Promise<{
-    inFlight: number;
-    oldest: OpenRequest[];
-    snapshots: NonNullable<WorkerHandle['snapshot']>[];
-    workers: WorkerStatus[];
-  }> {
+  /** All workers, with what they have in flight, asked for now; one that does not answer in time counts as last heard. */
+  async refreshed(): Promise<readonly WorkerHandle[]> {
     const all = [...this.#all];
-    await within(ANSWER_MS, Promise.all(all.map((worker) => worker.ask())));
-    const snapshots = all.flatMap(({ snapshot }) => (snapshot === undefined ? [] : [snapshot]));
-    return {
-      inFlight: all.reduce((sum, { inFlightCount }) => sum + inFlightCount, 0),
-      oldest: all.flatMap(({ inFlight }) => inFlight).sort((a, b) => b.age_ms - a.age_ms),
-      snapshots,
-      workers: all.map((worker) => ({
-        pid: worker.pid,
-        generation: worker.generation,
-        state: worker.readyMs === undefined ? 'starting' : worker.dismissed ? 'retiring' : 'serving',
-        in_flight: worker.inFlightCount,
-        connections: worker.snapshot?.status.connections.open ?? 0,
-        heard_ms_ago: Math.round(performance.now() - worker.heardMs),
-      })),
-    };
+    await within(ANSWER_MS, Promise.all(all.map((worker) => worker.refresh())));
+    return all;
   }
 }

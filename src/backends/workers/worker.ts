@@ -1,48 +1,43 @@
-import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { openAudit } from '../../audit/open-audit.ts';
 import { type Config, ConfigError, parseConfig } from '../../config/settings.ts';
+import type { Closed, CloseLimits, Host } from '../../control/backend.ts';
+import { logCut, stop } from '../../control/stop.ts';
+import { FLUSH_MS } from '../../control/stop-budget.ts';
 import { messageOf } from '../../error.ts';
 import { ExitCode, StartError } from '../../exit-code.ts';
+import type { CutRequest, ShutdownReport } from '../../lifecycle/last-shutdown.ts';
+import { Lifecycle, type StopOrder } from '../../lifecycle/lifecycle.ts';
+import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
+import { within } from '../../platform/deadline.ts';
+import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
-import type { Connections } from '../../server/connections.ts';
-import type { Gate } from '../../server/gate.ts';
-import type { Listener } from '../in-process/listener.ts';
-import { Service } from '../in-process/service.ts';
+import { InProcess } from '../in-process/in-process.ts';
 import { FlightRecorder } from './flight-recorder.ts';
-import { BEAT_MS, type FromWorker, RECORDER_FD, type ToWorker } from './messages.ts';
+import { HandedListener } from './handed-listener.ts';
+import {
+  BEAT_MS,
+  type CallName,
+  type Calls,
+  type FromWorker,
+  type OrderMessage,
+  RECORDER_FD,
+  type ToWorker,
+  WORKER_VARIABLE,
+} from './messages.ts';
 
-/** One service under a supervisor: it decides nothing about its own life but to lock itself when something is lost. */
+/** What the audit log gets to be closed, however little is left. */
+const LEAST_AUDIT_MS = 500;
+
+/** An in-process backend in a process of its own, which a controller calls over the channel. */
 export async function work(signals: SignalTrap): Promise<ExitCode> {
   try {
-    const config = shareOf(parseConfig(process.env));
+    const config = shareOf(parseConfig(process.env), Number(process.env[WORKER_VARIABLE]));
     const log = createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
-    const listener = new HandedListener();
-    const service = new Service(config.app ?? {}, config, log, {
-      listener,
-      recorder: new FlightRecorder(RECORDER_FD, process.ppid, (error) =>
-        log.error({ err: error }, 'What is in flight is not recorded any more'),
-      ),
-      locked: (inFlight, exitCode) => tell({ type: 'locked', inFlight, exitCode }),
-      drained: (cut, forced) => tell({ type: 'drained', cut, forced }),
-      emergency: (reason, by) => tell({ type: 'emergency', reason, by }),
-    });
-    obey(service, listener, log);
-    signals.deliverTo({
-      // A terminal or a service manager may signal the whole group; the supervisor decides for all.
-      stop: () => undefined,
-      force: () => undefined,
-      reload: () => undefined,
-      crash: (origin, error) => void service.crash(origin, error),
-      exit: (code) => service.lose(code),
-    });
-    await service.start();
-    const beat = setInterval(() => tell({ type: 'beat', snapshot: service.metrics() }), BEAT_MS);
-    const report = await service.stopped;
-    clearInterval(beat);
-    await told({ type: 'stopped', report, snapshot: service.metrics() });
-    return report.exit_code;
+    return await new Worker(config, log).run(signals);
   } catch (error) {
     const exitCode =
       error instanceof StartError
@@ -55,120 +50,256 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
   }
 }
 
-/** What is set for the whole service, and counted by each worker for itself, is split between them. */
-function shareOf(config: Config): Config {
-  return { ...config, maxConnections: Math.ceil(config.maxConnections / config.workers) };
+/** Limits that are set for the whole service, and counted by each worker for itself, are split between them. */
+function shareOf(config: Config, slot: number): Config {
+  const share = (limit: number): number => {
+    if (limit === 0) return 0;
+    const more = slot < limit % config.workers ? 1 : 0;
+    return Math.max(1, Math.floor(limit / config.workers) + more);
+  };
+  return {
+    ...config,
+    maxConnections: share(config.maxConnections),
+    maxInFlight: share(config.maxInFlight),
+    // The controller has the same patience, and ends a worker itself.
+    startTimeoutMs: Number.POSITIVE_INFINITY,
+  };
 }
 
-/** The chain from what the supervisor says to what it does. */
-function obey(service: Service, listener: HandedListener, log: Logger): void {
-  process.on('message', (message: ToWorker, socket: Socket | undefined) => {
+class Worker {
+  readonly #config: Config;
+  readonly #log: Logger;
+  readonly #listener = new HandedListener();
+  readonly #lifecycle = new Lifecycle();
+  readonly #backend: InProcess;
+  readonly #questions = new Map<number, Deferred<AdminAnswer>>();
+  readonly #left = deferred<ExitCode>();
+  #audit: AuditLog | undefined;
+  #asked = 0;
+  #closing: Promise<Closed> | undefined;
+  /** Set while this process ends itself, without a controller. */
+  #orphanCut: CutRequest[] | undefined;
+
+  constructor(config: Config, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+    const host: Host = {
+      log,
+      lifecycle: this.#lifecycle,
+      admin: { ask: (request) => this.#ask(request) },
+      cut: (requests) => this.#noteCut(requests),
+      auditLost: (error) => this.#auditLost(error),
+      changed: () => undefined,
+    };
+    const recorder = new FlightRecorder({
+      fd: RECORDER_FD,
+      controller: process.ppid,
+      orphanedMs: config.shutdownTimeoutMs + FLUSH_MS,
+      failed: (error) => log.error({ err: error }, 'What is in flight is not recorded any more'),
+    });
+    this.#backend = new InProcess(host, {
+      app: config.app ?? {},
+      config,
+      listener: this.#listener,
+      recorder,
+    });
+  }
+
+  async run(signals: SignalTrap): Promise<ExitCode> {
+    process.on('message', (message: ToWorker, socket: Socket | undefined) => this.#hear(message, socket));
+    process.once('disconnect', () => void this.#leaveAlone());
+    signals.deliverTo({
+      // A terminal or a service manager may signal the whole group; the controller decides for all.
+      stop: () => undefined,
+      force: () => undefined,
+      reload: () => undefined,
+      crash: (origin, error) => this.#crash(origin, error),
+      exit: (code) => this.#lose(code),
+    });
+    // It may have gone before anybody listened.
+    if (!process.connected) void this.#leaveAlone();
+    this.#audit = openAudit(this.#config, {
+      log: this.#log,
+      lost: (error) => this.#auditLost(error),
+      joins: true,
+    });
+    await Promise.race([this.#backend.start(this.#audit), this.#left.promise]);
+    if (this.#lifecycle.state === 'starting') {
+      await this.#backend.open();
+      this.#lifecycle.to('running');
+      tell({ type: 'ready' });
+    }
+    const beat = setInterval(() => tell({ type: 'beat', status: this.#backend.status() }), BEAT_MS);
+    const exitCode = await this.#left.promise;
+    clearInterval(beat);
+    return exitCode;
+  }
+
+  #hear(message: ToWorker, socket: Socket | undefined): void {
     switch (message.type) {
       case 'connection':
         // Told before a byte is read: what was not taken can still be given to somebody else.
         tell({ type: 'taken', number: message.number });
         // It may have been closed while it was on its way.
-        if (socket !== undefined) listener.take(socket);
+        if (socket !== undefined) this.#listener.take(socket);
         return;
-      case 'stop':
-        void service.stop(message.reason, message.delayMs);
+      case 'call':
+        void this.#answer(message);
         return;
-      case 'lock':
-        service.lockNow();
-        return;
-      case 'cut':
-        void service.force('the supervisor');
-        return;
-      case 'retire':
-        void service.retire(message.lingerMs);
+      case 'stop ordered':
+        this.#lifecycle.orderStop(orderOf(message.order));
         return;
       case 'hold':
-        listener.hold();
-        return;
-      case 'leave':
-        listener.leave();
+        this.#backend.hold();
         return;
       case 'reopen':
-        service.reopen();
+        this.#audit?.reopen();
         return;
-      case 'ask':
-        tell({ type: 'beat', snapshot: service.metrics() });
+      case 'admin answer':
+        this.#questions.get(message.id)?.resolve(message.answer);
+        this.#questions.delete(message.id);
     }
-  });
-  const orphaned = (): void => {
-    log.error('The supervisor is gone: leaving as soon as what is in flight is done');
-    listener.leave();
-    void service.stop('the loss of the supervisor', 0);
+  }
+
+  /** What the controller calls for, by name. */
+  readonly #calls: {
+    readonly [N in CallName]: (argument: Calls[N]['argument']) => Promise<Calls[N]['result']>;
+  } = {
+    status: async () => this.#backend.status(),
+    retire: async () => {
+      await this.#backend.retire();
+      return undefined;
+    },
+    lock: (order) => this.#lock(orderOf(order)),
+    drained: async () => {
+      await this.#backend.drained();
+      return undefined;
+    },
+    cut: () => this.#backend.cut(),
+    release: () => this.#backend.release(),
+    close: (limits) => {
+      this.#closing ??= this.#close(limits);
+      return this.#closing;
+    },
   };
-  process.once('disconnect', orphaned);
-  // It may have gone before anybody listened.
-  if (!process.connected) orphaned();
-}
 
-/** Connections that a supervisor has accepted. */
-class HandedListener implements Listener {
-  readonly where = "the supervisor's address";
-  #server: Server | undefined;
-  #open = 0;
-  #closed = false;
-  #hold: () => void = () => undefined;
-  #leave: () => void = () => undefined;
-  readonly #left = new Promise<void>((resolve) => {
-    this.#leave = resolve;
-  });
-
-  get accepting(): boolean {
-    return this.#server !== undefined && !this.#closed;
+  async #answer({ id, name, argument }: { id: number; name: CallName; argument: unknown }): Promise<void> {
+    // The argument belongs to the name: both ends of the channel are one program.
+    const call = this.#calls[name] as (argument: unknown) => Promise<unknown>;
+    const result = await call(argument);
+    await told({ type: 'result', id, result, status: this.#backend.status() });
+    if (name === 'close') this.#left.resolve((result as Closed).exitCode);
   }
 
-  async open(server: Server): Promise<void> {
-    this.#server = server;
-    // node:http arms the timer behind its time limits when it begins to listen, and this server never will.
-    server.emit('listening');
-    tell({ type: 'ready' });
+  #lock(order: StopOrder): Promise<number> {
+    this.#lifecycle.orderStop(order);
+    this.#lifecycle.lock();
+    return this.#backend.lock();
   }
 
-  take(socket: Socket): void {
-    const limit = this.#server?.maxConnections ?? 0;
-    if (this.#server === undefined || (limit > 0 && this.#open >= limit)) {
-      socket.destroy();
-      this.#server?.emit('drop');
+  async #close(limits: CloseLimits): Promise<Closed> {
+    const byMs = performance.now() + limits.closeMs;
+    const closed = await this.#backend.close(limits);
+    this.#lifecycle.to('stopped');
+    let kept = this.#audit === undefined;
+    const saved = this.#audit?.close().then((whole) => {
+      kept = whole;
+    });
+    if (saved !== undefined) await within(Math.max(byMs - performance.now(), LEAST_AUDIT_MS), saved);
+    return kept ? closed : { ...closed, exitCode: ExitCode.AuditLost };
+  }
+
+  /** An administrator's request is the controller's to decide. */
+  #ask(request: AdminRequest): Promise<AdminAnswer> {
+    this.#asked += 1;
+    const question = deferred<AdminAnswer>();
+    this.#questions.set(this.#asked, question);
+    tell({ type: 'admin', id: this.#asked, request });
+    return question.promise;
+  }
+
+  #noteCut(requests: readonly CutRequest[]): void {
+    if (this.#orphanCut === undefined) tell({ type: 'cut', requests });
+    else {
+      this.#orphanCut.push(...requests);
+      logCut(this.#log, requests);
+    }
+  }
+
+  /** Nothing new is let in from this turn on; the controller has the rest stopped. */
+  #auditLost(error: Error): void {
+    this.#lockNow('audit');
+    tell({ type: 'audit lost', message: error.message });
+  }
+
+  #crash(origin: string, error: unknown): void {
+    this.#log.fatal({ err: error }, `Crash (${origin}): ${messageOf(error)}`);
+    if (this.#lifecycle.state === 'starting') {
+      this.#left.resolve(ExitCode.Internal);
       return;
     }
-    this.#open += 1;
-    socket.once('close', () => {
-      this.#open -= 1;
-    });
-    // What node:http asks of its own listening socket: a client that has said all it has to say still gets its answer.
-    socket.allowHalfOpen = true;
-    this.#server.emit('connection', socket);
-    socket.resume();
+    this.#lockNow('crash');
+    tell({ type: 'crashed' });
   }
 
-  close(): void {
-    this.#closed = true;
+  #lockNow(reason: string): void {
+    if (this.#lifecycle.state !== 'running') return;
+    const lockAtMs = performance.now();
+    const deadlineMs = lockAtMs + this.#config.shutdownTimeoutMs;
+    void this.#lock({ reason, orderedAt: new Date(), lockAtMs, deadlineMs });
   }
 
-  /** Who retires, or has lost its supervisor, gets no more connections: nobody has to be waited for. */
-  async lastCall(gate: Gate, _connections: Connections): Promise<void> {
-    if (this.#closed || !process.connected) return;
-    this.#hold = () => gate.hold();
-    await this.#left;
-    this.close();
-    gate.release();
+  /** The process ends in this turn, by the application's order. The controller tells of what was in flight. */
+  #lose(code: number): void {
+    const { state } = this.#lifecycle;
+    if (state !== 'stopped')
+      this.#log.fatal(`The application has ended the process, with ${code}, while it was ${state}`);
+    this.#audit?.closeNow();
   }
 
-  hold(): void {
-    this.#hold();
+  /** The controller is gone: the same stop, over this one backend. */
+  async #leaveAlone(): Promise<void> {
+    // What the controller's last word has begun ends by itself.
+    if (this.#closing !== undefined) return;
+    this.#log.error('The controller is gone: leaving as soon as what is in flight is done');
+    this.#orphanCut = [];
+    const never = new Promise<void>(() => undefined);
+    const report: ShutdownReport = await stop(
+      {
+        lifecycle: this.#lifecycle,
+        backend: this.#backend,
+        log: this.#log,
+        cut: this.#orphanCut,
+        locked: () => undefined,
+        closeAudit: async () => this.#audit === undefined || this.#audit.close(),
+      },
+      {
+        reason: 'the loss of the controller',
+        announcement: 'The controller is gone.',
+        delayMs: 0,
+        timeoutMs: this.#config.shutdownTimeoutMs,
+        failSafe: this.#config.enableFailSafe,
+        exitCode: () => ExitCode.Ok,
+        lockNow: never,
+        cutNow: never,
+      },
+    );
+    this.#left.resolve(report.exit_code);
   }
+}
 
-  leave(): void {
-    this.#leave();
-  }
+function orderOf({ reason, orderedAtMs, lockInMs, deadlineInMs }: OrderMessage): StopOrder {
+  const nowMs = performance.now();
+  return {
+    reason,
+    orderedAt: new Date(orderedAtMs),
+    lockAtMs: nowMs + lockInMs,
+    deadlineMs: nowMs + deadlineInMs,
+  };
 }
 
 function tell(message: FromWorker): void {
-  // The supervisor may be gone; that is noticed by itself.
+  // The controller may be gone; that is noticed by itself.
   if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 

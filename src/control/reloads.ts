@@ -1,14 +1,14 @@
 import type { Logger } from 'pino';
-import { messageOf } from '../../error.ts';
-import { keepReloadOutcome, type ReloadOutcome, refusalOf } from '../../lifecycle/last-reload.ts';
+import { ConfigError } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { keepReloadOutcome, type ReloadOutcome } from '../lifecycle/last-reload.ts';
 
 /** What reloads work on. */
 export interface ReloadParts {
   readonly log: Logger;
   readonly stateDir: string;
-  /** Puts new code and settings in place. @throws Error that says why the old generation stays */
-  readonly reload: () => Promise<void>;
-  /** The generation that serves. */
+  /** Puts new settings and code in place, and says what it did. @throws Error that says why the old ones stay */
+  readonly reload: () => Promise<string>;
   readonly generation: () => number;
   readonly began: () => void;
   readonly ended: (outcome: ReloadOutcome) => void;
@@ -16,7 +16,7 @@ export interface ReloadParts {
 
 /** One reload at a time. However many are asked for meanwhile, one more follows: it finds what they all want to see. */
 export class Reloads {
-  readonly counts: Record<'done' | 'refused', number> = { done: 0, refused: 0 };
+  readonly counts: Record<ReloadOutcome['outcome'], number> = { done: 0, refused: 0 };
   last: ReloadOutcome | undefined;
   /** When the one that is under way began. */
   startedAt: Date | undefined;
@@ -45,9 +45,10 @@ export class Reloads {
     this.startedAt = new Date(startedMs);
     const beganMs = performance.now();
     began();
+    let done = '';
     let reason = '';
     try {
-      await reload();
+      done = await reload();
     } catch (error) {
       reason = refusalOf(error);
     }
@@ -62,13 +63,19 @@ export class Reloads {
     this.counts[outcome.outcome] += 1;
     this.last = outcome;
     this.startedAt = undefined;
-    if (reason === '') log.info(`Reloaded: generation ${outcome.generation} serves`);
+    if (reason === '') log.info(`${done}: generation ${outcome.generation} serves`);
     else log.error(`Reload refused, generation ${outcome.generation} goes on serving: ${reason}`);
     ended(outcome);
     try {
-      keepReloadOutcome(stateDir, outcome);
+      await keepReloadOutcome(stateDir, outcome);
     } catch (error) {
-      log.error(`The outcome of the reload could not be kept: ${messageOf(error)}`);
+      log.error({ err: error }, `The outcome of the reload could not be kept: ${messageOf(error)}`);
     }
   }
+}
+
+/** Why a reload was refused, on one line. */
+function refusalOf(error: unknown): string {
+  const told = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
+  return told || 'an error without a message';
 }

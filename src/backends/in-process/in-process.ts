@@ -1,0 +1,332 @@
+import type { Server } from 'node:http';
+import { type App, type AppSource, loadApp } from '../../app/app.ts';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { auditFile, type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import type {
+  Backend,
+  BackendStatus,
+  Closed,
+  CloseLimits,
+  Cut,
+  Host,
+  Settings,
+} from '../../control/backend.ts';
+import { messageOf } from '../../error.ts';
+import { ExitCode, StartError } from '../../exit-code.ts';
+import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
+import { addServiceRoutes } from '../../ops/routes.ts';
+import { OLDEST } from '../../ops/status.ts';
+import { aborted, seconds, within } from '../../platform/deadline.ts';
+import { Connections } from '../../server/connections.ts';
+import type { Exchange, Outcome, ServerContext } from '../../server/exchange.ts';
+import { Gate } from '../../server/gate.ts';
+import { InFlight } from '../../server/in-flight.ts';
+import { Router } from '../../server/router.ts';
+import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
+import { closeAcceptQueue } from '../accept-queue.ts';
+import { type Listener, OwnListener } from './listener.ts';
+import { LoopDelay } from './loop-delay.ts';
+import { hangUp, quietTail } from './quiet-tail.ts';
+import { RequestAudit } from './request-audit.ts';
+import { watchStalledBodies } from './stalled-bodies.ts';
+
+/** How long an application's start() may take to settle after the service was told to stop. */
+const ABANDON_MS = 1_000;
+
+export interface InProcessOptions {
+  readonly app: AppSource;
+  readonly config: Config;
+  /** Default: a listening socket of its own. */
+  readonly listener?: Listener;
+  /** Remembers what is in flight for the case that this process can no longer tell. */
+  readonly recorder?: ServerContext['recorder'];
+}
+
+/** The application and its HTTP server, in this process. */
+export class InProcess implements Backend {
+  readonly server: Server;
+  readonly #host: Host;
+  readonly #source: AppSource;
+  readonly #http: GatedServer;
+  readonly #listener: Listener;
+  readonly #inFlight = new InFlight();
+  readonly #connections = new Connections();
+  readonly #router = new Router();
+  readonly #gate: Gate;
+  readonly #requestAudit = new RequestAudit();
+  readonly #loopDelay = new LoopDelay();
+  readonly #outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
+  #config: Config;
+  #generation = 1;
+  #starting: Promise<void> | undefined;
+  /** Set once its start() is done: only what has started can be stopped. */
+  #app: App | undefined;
+  #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
+  #endStallWatch: () => void = () => undefined;
+
+  constructor(host: Host, { app, config, listener, recorder }: InProcessOptions) {
+    this.#host = host;
+    this.#source = app;
+    this.#config = config;
+    this.#listener = listener ?? new OwnListener(config.host, config.port);
+    const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
+    this.#gate = new Gate(
+      { ...context, connections: this.#connections, summed: (count) => this.#requestAudit.refused(count) },
+      config,
+    );
+    const strict = config.auditMode === 'strict' && auditFile(config) !== undefined;
+    this.#http = createHttpServer(
+      {
+        ...context,
+        gate: this.#gate,
+        connections: this.#connections,
+        router: this.#router,
+        accepting: () => this.#listener.accepting,
+        recorder,
+        keep: strict
+          ? (exchange, whole, status) => this.#requestAudit.keep(exchange, whole, status)
+          : undefined,
+        ended: (exchange, outcome) => {
+          this.#outcomes[outcome] += 1;
+          this.#requestAudit.ended(exchange, outcome);
+        },
+      },
+      config,
+    );
+    this.server = this.#http.server;
+    addServiceRoutes(
+      this.#router,
+      () => ({ ready: host.lifecycle.ready, state: host.lifecycle.state, inFlight: this.#inFlight.count }),
+      host.admin,
+    );
+  }
+
+  get where(): string {
+    return this.#listener.where;
+  }
+
+  get ready(): boolean {
+    return true;
+  }
+
+  /** Whoever asks is answered by this very loop. */
+  get responsive(): boolean {
+    return true;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Requests admitted whose response is not closed. */
+  get inFlight(): number {
+    return this.#inFlight.count;
+  }
+
+  async start(audit: AuditLog | undefined): Promise<void> {
+    this.#requestAudit.use(audit);
+    this.#loopDelay.begin();
+    const { startTimeoutMs } = this.#config;
+    this.#starting = this.#startApp();
+    // A start that fails when nobody waits for it any more is no crash.
+    this.#starting.catch(() => undefined);
+    // A stop gives the application a moment to settle, in `close`; nobody waits for it here any longer.
+    const settled = Promise.race([this.#starting, aborted(this.#host.lifecycle.stopping)]);
+    if (await within(startTimeoutMs, settled)) return;
+    const told = `APP: the application had not started after ${seconds(startTimeoutMs)}s (START_TIMEOUT)`;
+    throw new StartError(told, ExitCode.Internal);
+  }
+
+  async #startApp(): Promise<void> {
+    const { log, lifecycle } = this.#host;
+    const name = typeof this.#source === 'string' ? this.#source : 'the application';
+    const app = typeof this.#source === 'string' ? await loadApp(this.#source) : this.#source;
+    let part = 'start()';
+    try {
+      await app.start?.({ log, config: this.#config, stopping: lifecycle.stopping });
+      if (lifecycle.state === 'stopped') {
+        // It was given up long ago: nobody else will let go of what it has opened.
+        await app.stop?.();
+        return;
+      }
+      this.#app = app;
+      part = 'routes()';
+      app.routes?.(this.#router);
+      if (this.#router.takesUpgrades) this.#http.takeUpgrades();
+    } catch (error) {
+      throw new StartError(`APP: ${part} of ${name} failed: ${messageOf(error)}`, ExitCode.Internal, {
+        cause: error,
+      });
+    }
+    const none = Object.keys(app).length === 0;
+    log.info(none ? "No application: the service's own routes alone" : `Application started: ${name}`);
+  }
+
+  open(): Promise<void> {
+    return this.#listener.open(this.server);
+  }
+
+  status(): BackendStatus {
+    const { starting, stopping, overloaded } = this.#gate.refused;
+    const oldest = [...this.#connections.exchanges()]
+      .sort((a, b) => a.startedMs - b.startedMs)
+      .slice(0, OLDEST)
+      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
+    return {
+      generation: this.#generation,
+      in_flight: { count: this.#inFlight.count, oldest },
+      connections: { open: this.#connections.size, idle: this.#connections.idle },
+      rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
+      tallies: this.#router.tallies(),
+      cut: this.#outcomes.cut,
+      event_loop: this.#loopDelay.read(),
+      workers: null,
+      replaced: null,
+    };
+  }
+
+  async reload({ config }: Settings): Promise<'Settings reloaded'> {
+    const frozen = frozenDifferences(this.#config, config);
+    if (frozen.length > 0)
+      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+    this.#config = config;
+    this.#gate.configure(config);
+    applyLimits(this.server, config);
+    this.#generation += 1;
+    return 'Settings reloaded';
+  }
+
+  /** The one audit log of this process is its controller's. */
+  reopen(): void {}
+
+  /** The state that follows is the lifecycle's, which the gate and the handlers read. */
+  stopOrdered(): void {}
+
+  /** May be called again: a worker that has locked itself is told to later. */
+  async lock(): Promise<number> {
+    this.#endStallWatch();
+    this.#endStallWatch = watchStalledBodies(this.#connections, (exchange) =>
+      this.#host.cut([this.#cutExchange(exchange, 'its body has stalled')]),
+    );
+    for (const connection of this.#connections) connection.markLast();
+    if (!this.#config.enableFailSafe) this.#listener.close();
+    const { completed, aborted } = this.#outcomes;
+    if (this.#atLock.atMs === 0)
+      this.#atLock = { atMs: performance.now(), completed, aborted, refused: this.#gate.refused.stopping };
+    return this.#inFlight.count;
+  }
+
+  drained(): Promise<void> {
+    return this.#inFlight.drained();
+  }
+
+  async cut(): Promise<Cut> {
+    const count = this.#inFlight.count;
+    const exchanges = [...this.#connections.exchanges()];
+    const requests = exchanges.map((exchange) => this.#cutExchange(exchange, 'the time is over'));
+    return { requests, unnamed: Math.max(0, count - requests.length) };
+  }
+
+  #cutExchange(exchange: Exchange, reason: string): CutRequest {
+    const request = describe(exchange, reason);
+    exchange.cut();
+    return request;
+  }
+
+  async drainAcceptQueue(): Promise<number> {
+    if (this.#listener.accepting) {
+      this.hold();
+      await closeAcceptQueue(this.server, () => this.#connections.arrivals);
+    }
+    return this.release();
+  }
+
+  /** Keeps refusals back. */
+  hold(): void {
+    this.#gate.hold();
+  }
+
+  /** Answers what was held, and what still comes. @returns how many requests are in flight after that */
+  async release(): Promise<number> {
+    this.#listener.close();
+    this.#gate.release();
+    await quietTail(this.#connections, this.#atLock.atMs);
+    return this.#inFlight.count;
+  }
+
+  /**
+   * Empties the connections without refusing anything: no more come, each answer from here on says `Connection: close`,
+   * and an idle one is left to its client or to the keep-alive time-out. Resolves when none is left.
+   */
+  async retire(): Promise<void> {
+    this.#listener.close();
+    for (const connection of this.#connections) connection.markLast();
+    await this.#connections.emptied();
+  }
+
+  async close({ stopMs }: CloseLimits): Promise<Closed> {
+    this.#endStallWatch();
+    const cut: CutRequest[] = [];
+    const hangUpAll = (): Promise<void> =>
+      hangUp(this.#gate, this.#connections, (exchange) =>
+        cut.push(this.#cutExchange(exchange, 'the time is over')),
+      );
+    // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
+    if (!this.#config.enableFailSafe) await hangUpAll();
+    const exitCode = await this.#stopApp(stopMs);
+    await hangUpAll();
+    this.#gate.flushSummary();
+    this.#loopDelay.end();
+    return {
+      completed: this.#outcomes.completed - this.#atLock.completed,
+      aborted: this.#outcomes.aborted - this.#atLock.aborted,
+      refused: this.#gate.refused.stopping - this.#atLock.refused,
+      cut,
+      exitCode,
+    };
+  }
+
+  async #stopApp(ms: number): Promise<ExitCode> {
+    const { log } = this.#host;
+    try {
+      if (await within(ms, this.#settleAndStop())) return ExitCode.Ok;
+      log.error(`The application's stop() was not done after ${seconds(ms)}s`);
+      return ExitCode.Forced;
+    } catch (error) {
+      log.error({ err: error }, "The application's stop() failed");
+      return ExitCode.Internal;
+    }
+  }
+
+  /** A start that was overtaken gets a moment to settle: only what has started can be stopped. */
+  async #settleAndStop(): Promise<void> {
+    if (this.#app === undefined && this.#starting !== undefined) {
+      await within(ABANDON_MS, this.#starting).catch((error) =>
+        this.#host.log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`),
+      );
+      // It may have come as far as listening meanwhile.
+      this.#listener.close();
+    }
+    await this.#app?.stop?.();
+  }
+
+  async kill(): Promise<void> {
+    this.#listener.close();
+    this.#loopDelay.end();
+    try {
+      await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.()));
+    } catch (error) {
+      this.#host.log.error({ err: error }, `The application's stop() failed: ${messageOf(error)}`);
+    }
+  }
+
+  lose(): readonly CutRequest[] {
+    const exchanges = [...this.#connections.exchanges()];
+    for (const exchange of exchanges) this.#requestAudit.ended(exchange, 'cut');
+    return exchanges.map((exchange) => describe(exchange, 'the process ends'));
+  }
+}
+
+function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {
+  return { id, method, path, age_ms: Math.round(ageMs), phase, reason };
+}

@@ -1,0 +1,181 @@
+import { createServer, type Server } from 'node:net';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import type {
+  Backend,
+  BackendStatus,
+  Closed,
+  CloseLimits,
+  Cut,
+  Host,
+  Settings,
+} from '../../control/backend.ts';
+import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
+import type { StopOrder } from '../../lifecycle/lifecycle.ts';
+import { OLDEST } from '../../ops/status.ts';
+import { mostConnections } from '../../platform/descriptors.ts';
+import { handedSocket, listen, listenOnHanded, SERVICE_ADDRESS, urlOf } from '../../platform/listen.ts';
+import { closeAcceptQueue } from '../accept-queue.ts';
+import { BEAT_MS } from './messages.ts';
+import { latestLoop, sumClosed, sumRejected, sumTallies } from './totals.ts';
+import { UNCLOSED, type WorkerHandle } from './worker-handle.ts';
+import { WorkerPool } from './worker-pool.ts';
+
+/** Worker processes, each with the application and its HTTP server. This process accepts for them and hands over. */
+export class Workers implements Backend {
+  readonly #pool: WorkerPool;
+  /** What comes is paused: no byte of it is read here. */
+  readonly #server: Server;
+  #settings: Settings;
+  #accepted = 0;
+  #watch: NodeJS.Timeout | undefined;
+  /** Those that a stop ends. */
+  #stopping: readonly WorkerHandle[] = [];
+
+  constructor(host: Host, settings: Settings) {
+    this.#settings = settings;
+    this.#pool = new WorkerPool(host);
+    // As node:http has it for its own: without noDelay small pieces of an answer wait for the client's acknowledgement.
+    const options = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true };
+    this.#server = createServer(options, (socket) => {
+      this.#accepted += 1;
+      this.#pool.hand(socket);
+    });
+    // While workers stand still, what is accepted stays here: it must not take the descriptors of everything else.
+    this.#server.maxConnections = mostConnections();
+  }
+
+  get #config(): Config {
+    return this.#settings.config;
+  }
+
+  get where(): string {
+    return urlOf(this.#server);
+  }
+
+  get ready(): boolean {
+    return this.#pool.ready;
+  }
+
+  get responsive(): boolean {
+    return this.#pool.isFresh(this.#config.heartbeatTimeoutMs + 2 * BEAT_MS);
+  }
+
+  get generation(): number {
+    return this.#pool.generation;
+  }
+
+  async start(audit: AuditLog | undefined): Promise<void> {
+    this.#pool.use(audit);
+    const plan = { generation: 1, ...this.#settings };
+    this.#pool.activate(await this.#pool.startGeneration(plan), plan);
+  }
+
+  async open(): Promise<void> {
+    const fd = handedSocket();
+    if (fd === undefined) await listen(this.#server, this.#config.host, this.#config.port, SERVICE_ADDRESS);
+    else await listenOnHanded(this.#server, fd);
+    this.#watch = setInterval(() => {
+      // Behind the next look at the channels: when this process itself has stood still, the beats wait there.
+      setImmediate(() => this.#pool.endBlocked(this.#config.heartbeatTimeoutMs));
+    }, BEAT_MS);
+  }
+
+  async status(): Promise<BackendStatus> {
+    const all = await this.#pool.refreshed();
+    const statuses = all.flatMap(({ status }) => (status === undefined ? [] : [status]));
+    const { departed, replaced } = this.#pool;
+    const sum = (pick: (status: BackendStatus) => number): number =>
+      statuses.reduce((total, status) => total + pick(status), 0);
+    const oldest = all.flatMap(({ inFlight }) => inFlight).sort((a, b) => b.age_ms - a.age_ms);
+    return {
+      generation: this.generation,
+      in_flight: {
+        count: all.reduce((total, { inFlightCount }) => total + inFlightCount, 0),
+        oldest: oldest.slice(0, OLDEST),
+      },
+      connections: {
+        open: sum(({ connections }) => connections.open),
+        idle: sum(({ connections }) => connections.idle),
+      },
+      rejected: sumRejected([departed.rejected, ...statuses.map(({ rejected }) => rejected)]),
+      tallies: sumTallies([...departed.tallies, ...statuses.flatMap(({ tallies }) => tallies)]),
+      cut: departed.cut + sum(({ cut }) => cut),
+      event_loop: latestLoop(statuses),
+      workers: all.map((worker) => ({
+        pid: worker.pid,
+        generation: worker.generation,
+        state: worker.state === 'starting' || worker.state === 'serving' ? worker.state : 'retiring',
+        in_flight: worker.inFlightCount,
+        connections: worker.status?.connections.open ?? 0,
+        heard_ms_ago: Math.round(performance.now() - worker.heardMs),
+      })),
+      replaced,
+    };
+  }
+
+  /** New workers with the code and the settings on disk; the old ones retire when all new ones are ready. */
+  async reload(settings: Settings): Promise<'Reloaded'> {
+    const frozen = frozenDifferences(this.#config, settings.config, 'workers');
+    if (frozen.length > 0)
+      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+    const plan = { generation: this.generation + 1, ...settings };
+    const workers = await this.#pool.startGeneration(plan);
+    this.#settings = settings;
+    this.#pool.activate(workers, plan);
+    return 'Reloaded';
+  }
+
+  reopen(): void {
+    this.#pool.reopen();
+  }
+
+  stopOrdered(order: StopOrder): void {
+    clearInterval(this.#watch);
+    this.#pool.stopOrdered(order);
+    this.#stopping = this.#pool.started;
+  }
+
+  async lock(order: StopOrder): Promise<number> {
+    if (!this.#config.enableFailSafe) this.#server.close();
+    const counts = await Promise.all(this.#stopping.map((worker) => worker.lock(order)));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  async drained(): Promise<void> {
+    await Promise.all(this.#stopping.map((worker) => worker.drained()));
+  }
+
+  async cut(): Promise<Cut> {
+    const cuts = await this.#pool.cutAll();
+    return {
+      requests: cuts.flatMap(({ requests }) => requests),
+      unnamed: cuts.reduce((sum, { unnamed }) => sum + unnamed, 0),
+    };
+  }
+
+  /** While the workers keep their answers back, what is queued is accepted and handed over. */
+  async drainAcceptQueue(): Promise<number> {
+    for (const worker of this.#stopping) worker.hold();
+    await closeAcceptQueue(this.#server, () => this.#accepted);
+    this.#pool.dropWaiting();
+    const counts = await Promise.all(this.#stopping.map((worker) => worker.release()));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  async close(limits: CloseLimits): Promise<Closed> {
+    await Promise.all(this.#stopping.map((worker) => this.#pool.close(worker, limits)));
+    return sumClosed(this.#stopping.map(({ closed }) => closed ?? UNCLOSED));
+  }
+
+  async kill(): Promise<void> {
+    clearInterval(this.#watch);
+    if (this.#server.listening) this.#server.close();
+    await this.#pool.killAll();
+  }
+
+  /** No application runs in this process: if it ends early, nothing of it is in flight. */
+  lose(): readonly CutRequest[] {
+    return [];
+  }
+}

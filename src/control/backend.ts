@@ -1,0 +1,118 @@
+import type { Logger } from 'pino';
+import type { AuditLog } from '../audit/audit-log.ts';
+import type { Config } from '../config/settings.ts';
+import type { ExitCode } from '../exit-code.ts';
+import type { CutRequest } from '../lifecycle/last-shutdown.ts';
+import type { Lifecycle, StopOrder } from '../lifecycle/lifecycle.ts';
+import type { Admin } from '../ops/admin.ts';
+import type { LoopDelayFigures, OpenRequest, Status, WorkerStatus } from '../ops/status.ts';
+import type { TallySnapshot } from '../server/tally.ts';
+
+/**
+ * What serves, whatever it is: this process, worker processes, a program. The controller decides, a backend obeys.
+ * The methods stand in the order in which a life calls them.
+ */
+export interface Backend {
+  /** Where it accepts requests, for people. */
+  readonly where: string;
+  /** Whether a request that came now would be answered by a handler, as far as the backend can tell. */
+  readonly ready: boolean;
+  /** Whether all that serves has lately shown that its event loop turns. */
+  readonly responsive: boolean;
+  /** 1 for the first set of code and settings, one more after each reload. */
+  readonly generation: number;
+
+  /** Starts what serves. It accepts nothing yet. @throws StartError or ConfigError; then `kill` cleans up */
+  start(audit: AuditLog | undefined): Promise<void>;
+  /** Accepts requests from now on. @throws ConfigError when the address cannot be had */
+  open(): Promise<void>;
+  status(): BackendStatus | Promise<BackendStatus>;
+  /**
+   * Puts new settings, and where it can new code, in place.
+   * @returns what was done, for the log
+   * @throws Error that says why everything stays as it was
+   */
+  reload(settings: Settings): Promise<'Reloaded' | 'Settings reloaded'>;
+  /** Continues in new files where the old ones were renamed. */
+  reopen(): void;
+
+  /** A stop was ordered and the lock follows: health checks fail, and nothing new is started. */
+  stopOrdered(order: StopOrder): void;
+  /** The state is stopping: new requests are refused. @returns how many are in flight */
+  lock(order: StopOrder): Promise<number>;
+  /** Resolves when nothing is in flight. Without fail-safe there may be something again later. */
+  drained(): Promise<void>;
+  /** Ends what is in flight, by force. */
+  cut(): Promise<Cut>;
+  /** Answers what is still on its way and closes the listening socket. @returns how many are in flight after that */
+  drainAcceptQueue(): Promise<number>;
+  /** Stops the application and ends the connections that are left. */
+  close(limits: CloseLimits): Promise<Closed>;
+  /** Ends everything at once: a start has failed. */
+  kill(): Promise<void>;
+  /** The process ends in this turn, by somebody else's order: puts what is in flight on record and names it. */
+  lose(): readonly CutRequest[];
+}
+
+/** What a backend may ask of its controller. */
+export interface Host {
+  readonly log: Logger;
+  readonly lifecycle: Lifecycle;
+  /** Decides about requests to the administrator's routes. */
+  readonly admin: Admin;
+  /** Requests that were cut, other than by `Backend.cut`: names them in the log and in the report of a stop. */
+  cut(requests: readonly CutRequest[]): void;
+  /** The audit log cannot be written: the service stops. */
+  auditLost(error: Error): void;
+  /** Something that `/status` shows has changed. */
+  changed(): void;
+}
+
+/** Settings, and the variables they came from: what the processes of a backend are given. */
+export interface Settings {
+  readonly config: Config;
+  readonly variables: NodeJS.ProcessEnv;
+}
+
+/** What was ended by force. */
+export interface Cut {
+  readonly requests: readonly CutRequest[];
+  /** Work in flight that is no request of ours, or whose name is lost. */
+  readonly unnamed: number;
+}
+
+/** Durations in milliseconds. */
+export interface CloseLimits {
+  /** For the application's stop(). */
+  readonly stopMs: number;
+  /** For all of it, an audit log of the backend's own included. */
+  readonly closeMs: number;
+}
+
+/** How a backend has ended. */
+export interface Closed {
+  /** Requests since the lock that were answered whole, left by their clients, and refused. */
+  readonly completed: number;
+  readonly aborted: number;
+  readonly refused: number;
+  /** Let in after the drain, and cut. */
+  readonly cut: readonly CutRequest[];
+  /** `Ok`; `Internal` when stop() failed, `Forced` when it was late, `AuditLost` when records are lost. */
+  readonly exitCode: ExitCode;
+}
+
+/** What only a backend knows: plain data, which can cross to another process. */
+export interface BackendStatus {
+  readonly generation: number;
+  readonly in_flight: { readonly count: number; readonly oldest: readonly OpenRequest[] };
+  readonly connections: Status['connections'];
+  readonly rejected: Status['rejected'];
+  readonly tallies: readonly TallySnapshot[];
+  /** Requests cut since the start. */
+  readonly cut: number;
+  readonly event_loop: LoopDelayFigures | null;
+  /** Null without workers. */
+  readonly workers: readonly WorkerStatus[] | null;
+  /** Workers that ended and were replaced, and those of them that were killed because their event loop was blocked. */
+  readonly replaced: { readonly ended: number; readonly blocked: number } | null;
+}

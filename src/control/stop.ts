@@ -1,0 +1,167 @@
+import type { Logger } from 'pino';
+import { ExitCode } from '../exit-code.ts';
+import type { CutRequest, ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { seconds, within } from '../platform/deadline.ts';
+import { version } from '../version.ts';
+import type { Backend } from './backend.ts';
+import { FLUSH_MS } from './stop-budget.ts';
+
+/** What the application's stop() gets, however little of the deadline is left. */
+const LEAST_STOP_MS = 1_000;
+/** What the audit log gets at the very end, however little is left: a disk that does not answer holds nobody longer. */
+const LEAST_CLOSE_MS = 1_000;
+
+/** What a stop works on. */
+export interface StopParts {
+  readonly lifecycle: Lifecycle;
+  readonly backend: Backend;
+  readonly log: Logger;
+  /** Requests that were cut so far; the backend's host adds to it. */
+  readonly cut: CutRequest[];
+  /** Hears how many requests were in flight at the lock. */
+  readonly locked: (inFlight: number) => void;
+  /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
+  readonly closeAudit: () => Promise<boolean>;
+}
+
+/** What a stop is to do. Durations in milliseconds. */
+export interface StopPlan {
+  readonly reason: string;
+  /** The beginning of the first line in the log: what was received, from whom. */
+  readonly announcement: string;
+  readonly delayMs: number;
+  readonly timeoutMs: number;
+  readonly failSafe: boolean;
+  /** What a stop that cuts nothing ends with. Asked at its end: a later order may be graver than the first. */
+  readonly exitCode: () => ExitCode;
+  /** Fulfilled when the lame duck has to end at once. */
+  readonly lockNow: Promise<void>;
+  /** Fulfilled when what is in flight has to be cut at once. */
+  readonly cutNow: Promise<void>;
+}
+
+/** The whole stop, from the order to the end, in the order in which it happens, whatever serves. */
+export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownReport> {
+  const { lifecycle, backend, log, cut } = parts;
+  const { reason, delayMs, timeoutMs, failSafe } = plan;
+  const orderedAt = new Date();
+  const orderedMs = performance.now();
+  log.info(
+    { reason },
+    `${plan.announcement} Initiating graceful shutdown${failSafe ? ' (fail-safe)' : ''}...`,
+  );
+  const order = (lockAtMs: number) => ({ reason, orderedAt, lockAtMs, deadlineMs: lockAtMs + timeoutMs });
+  backend.stopOrdered(lifecycle.orderStop(order(orderedMs + delayMs)));
+  if (delayMs > 0 && lifecycle.state === 'running') {
+    log.info(`Lame duck for ${seconds(delayMs)}s: health checks fail, requests are still served`);
+    await within(delayMs, Promise.race([plan.lockNow, plan.cutNow]));
+  }
+
+  // The lock: the gate reads the state. Without a lame duck this is still the turn of the loop of the signal.
+  const lockedMs = performance.now();
+  const { deadlineMs } = lifecycle.orderStop(order(lockedMs));
+  lifecycle.lock();
+  const inFlightAtLock = await backend.lock(order(lockedMs));
+  parts.locked(inFlightAtLock);
+  log.warn(
+    { in_flight: inFlightAtLock },
+    `Service state: STOPPING - ${failSafe ? 'Rejecting new requests (fail-safe mode). ' : ''}` +
+      `${inFlightAtLock} in-flight requests remaining.`,
+  );
+  if (inFlightAtLock > 0) {
+    log.info(`Waiting up to ${seconds(timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`);
+  }
+
+  // The drain, then the quiet tail. Without fail-safe the tail may let something in, which is waited for like the rest.
+  let forced = false;
+  do {
+    if (!(await drained())) forced = await force();
+  } while ((await backend.drainAcceptQueue()) > 0 && !forced);
+
+  // The end: the application, what is left of the connections, the audit log.
+  const leftMs = deadlineMs - performance.now();
+  const closeByMs = performance.now() + Math.max(forced ? 0 : leftMs, FLUSH_MS);
+  const closed = await backend.close({
+    stopMs: Math.max(leftMs, LEAST_STOP_MS),
+    closeMs: closeByMs - performance.now() - LEAST_CLOSE_MS,
+  });
+  cut.push(...closed.cut);
+  logCut(log, closed.cut);
+  lifecycle.to('stopped');
+  const kept = await closeAudit(parts, Math.max(closeByMs - performance.now(), LEAST_CLOSE_MS));
+
+  const exitCode = exitCodeOf(kept, plan.exitCode(), forced || cut.length > 0, closed.exitCode);
+  if (exitCode === ExitCode.Ok) log.info('Service state: STOPPED - All requests completed gracefully');
+  return {
+    unclean: false,
+    pid: process.pid,
+    version,
+    reason,
+    started_at: orderedAt.toISOString(),
+    stopped_at: new Date().toISOString(),
+    duration_seconds: Math.round(performance.now() - orderedMs) / 1000,
+    in_flight_at_lock: inFlightAtLock,
+    completed: closed.completed,
+    aborted: closed.aborted,
+    cut,
+    rejected: closed.refused,
+    exit_code: exitCode,
+  };
+
+  /** False at the deadline, or when somebody is in a hurry. */
+  async function drained(): Promise<boolean> {
+    let idle = false;
+    const done = backend.drained().then(() => {
+      idle = true;
+    });
+    await within(deadlineMs - performance.now(), Promise.race([done, plan.cutNow]));
+    return idle;
+  }
+
+  /** Cuts what is in flight, by name. @returns whether there was anything left to cut */
+  async function force(): Promise<boolean> {
+    const early = deadlineMs - performance.now() > 1;
+    const { requests, unnamed } = await backend.cut();
+    const count = requests.length + unnamed;
+    if (count === 0) return false;
+    log.warn(
+      { in_flight: count },
+      early
+        ? `Shutdown forced: ${count} requests still in-flight after ${seconds(performance.now() - lockedMs)}s`
+        : `Shutdown timeout: ${count} requests still in-flight after ${seconds(timeoutMs)}s`,
+    );
+    cut.push(...requests);
+    logCut(log, requests);
+    if (unnamed > 0) log.warn(`Cut ${unnamed} pieces of work that the application still held in flight`);
+    log.error('Force shutdown: In-flight requests did not complete in time');
+    return true;
+  }
+}
+
+/** One line for each request whose answer is not waited for any more. */
+export function logCut(log: Logger, requests: readonly CutRequest[]): void {
+  for (const { id, method, path, age_ms, phase, reason } of requests) {
+    log.warn(
+      { request: id, method, path, age_ms, phase },
+      `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}`,
+    );
+  }
+}
+
+async function closeAudit({ closeAudit, log }: StopParts, ms: number): Promise<boolean> {
+  let kept = false;
+  const closed = closeAudit().then((whole) => {
+    kept = whole;
+  });
+  await within(ms, closed).catch(() => false);
+  if (!kept) log.error('The audit log could not be written to its end');
+  return kept;
+}
+
+/** The gravest of what went wrong: lost records, then what the stop was ordered for, then what it has cut. */
+function exitCodeOf(kept: boolean, ordered: ExitCode, cut: boolean, closed: ExitCode): ExitCode {
+  if (!kept || closed === ExitCode.AuditLost) return ExitCode.AuditLost;
+  if (ordered !== ExitCode.Ok) return ordered;
+  return cut ? ExitCode.Forced : closed;
+}
