@@ -1,13 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
-import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
+import { ROOT } from './root.ts';
 
-const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
-const SCRIPT = fileURLToPath(new URL('./docker-box.sh', import.meta.url));
+const SCRIPT = join(ROOT, 'test/support/docker-box.sh');
 /** The exit code with which the script says that no daemon can run here. */
 const CANNOT = 77;
 /** All of a file's tests, on a slow machine. */

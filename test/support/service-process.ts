@@ -1,14 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import root, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
 import type { Status } from '../../src/ops/status.ts';
+import { ROOT } from './root.ts';
 
-const ROOT = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 /** What is shipped: `npm test` builds it first. */
 export const MAIN = join(ROOT, 'dist/main.js');
 

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
+import { ROOT } from './root.ts';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const SCRIPT = fileURLToPath(new URL('./systemd-box.sh', import.meta.url));
+const SCRIPT = join(ROOT, 'test/support/systemd-box.sh');
 /** Longer than a stop may take; what is not so by then will not be. */
 const PROPERTY_MS = 90_000;
 const UNIT = 'master-agent.service';

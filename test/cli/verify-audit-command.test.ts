@@ -1,0 +1,128 @@
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { command, writeRun } from '../support/audit.ts';
+import { tempDir } from '../support/service-process.ts';
+
+t.setTimeout(120_000);
+
+/** A directory with a log of three runs, the first two rotated away, and the key it was sealed with. */
+async function rotatedLog(t: Test): Promise<{ stateDir: string; file: string; keyFile: string }> {
+  const stateDir = tempDir(t);
+  const file = join(stateDir, 'audit.ndjson');
+  const keyFile = join(stateDir, 'key');
+  writeFileSync(keyFile, 'a key of more than sixteen bytes');
+  const key = readFileSync(keyFile);
+  await writeRun(file, [1, 2], { key });
+  renameSync(file, `${file}.10`);
+  await writeRun(file, [3], { key });
+  renameSync(file, `${file}.9`);
+  await writeRun(file, [1], { key });
+  return { stateDir, file, keyFile };
+}
+
+t.test('a good log: exit 0, with what was walked and what cannot be seen', async (t) => {
+  const { stateDir, file, keyFile } = await rotatedLog(t);
+  const env = { AUDIT_KEY_FILE: keyFile };
+  const text = await command(t, ['verify-audit'], { stateDir, env });
+  t.equal(text.code, 0);
+  t.match(
+    text.lines[0],
+    /^As it was written: 10 records under 10 seals of 3 chains in 3 files, 20\S+Z to 20\S+Z$/,
+  );
+  const { hash } = JSON.parse(readFileSync(`${file}.head`, 'utf8'));
+  t.strictSame(text.lines.slice(1), [`Last seal: ${hash}`]);
+
+  const json = await command(t, ['verify-audit', '--json', '--key-file', keyFile], { stateDir });
+  t.equal(json.code, 0);
+  t.match(JSON.parse(json.lines.join('')), {
+    files: 3,
+    records: 10,
+    seals: 10,
+    chains: 3,
+    head: hash,
+    unseen: [],
+  });
+});
+
+t.test('a log that is wrong: exit 1, with the file, the line and how', async (t) => {
+  const { stateDir, file, keyFile } = await rotatedLog(t);
+  const env = { AUDIT_KEY_FILE: keyFile };
+  const bytes = readFileSync(`${file}.9`, 'utf8');
+  writeFileSync(`${file}.9`, bytes.replace('"path":"/orders/1"', '"path":"/orders/7"'));
+  const text = await command(t, ['verify-audit'], { stateDir, env });
+  t.equal(text.code, 1);
+  t.equal(text.lines[0], `${file}.9:4: changed: this record is not as it was sealed`);
+  t.match(text.lines[1], /^As it was written up to there: 5 records under 5 seals/);
+  const json = await command(t, ['verify-audit', '--json'], { stateDir, env });
+  t.equal(json.code, 1);
+  t.match(JSON.parse(json.lines.join('')).finding, { file: `${file}.9`, line: 4, damage: 'changed' });
+});
+
+t.test('the head beside the log, or one that was kept elsewhere, has to be in it', async (t) => {
+  const stateDir = tempDir(t);
+  const file = join(stateDir, 'audit.ndjson');
+  await writeRun(file, [1]);
+  const { length } = readFileSync(file);
+  const { hash: kept } = JSON.parse(readFileSync(`${file}.head`, 'utf8'));
+  await writeRun(file, [1]);
+  t.match(await command(t, ['verify-audit', '--head', kept, file]), { code: 0 });
+  truncateSync(file, length);
+  const beside = await command(t, ['verify-audit', file]);
+  t.equal(beside.code, 1);
+  t.match(
+    beside.lines[0],
+    /audit\.ndjson:6: cut: the seal that was kept \(\w{12}…\) is missing: the end was cut off/,
+  );
+  t.match(await command(t, ['verify-audit', '--head', kept, file]), { code: 0 });
+  rmSync(`${file}.head`);
+  const without = await command(t, ['verify-audit', file]);
+  t.equal(without.code, 0);
+  t.ok(without.lines.some((line) => line.startsWith('Cannot be seen: without a head')));
+});
+
+t.test('a log that was rotated away while nothing runs is still found, with its head', async (t) => {
+  const { stateDir, file, keyFile } = await rotatedLog(t);
+  const env = { AUDIT_KEY_FILE: keyFile };
+  renameSync(file, `${file}-20260102`);
+  rmSync(`${file}.9`);
+  rmSync(`${file}.10`);
+  const verdict = await command(t, ['verify-audit'], { stateDir, env });
+  t.equal(verdict.code, 0);
+  t.match(verdict.lines[0], 'in 1 files');
+  rmSync(`${file}-20260102`);
+  t.match(await command(t, ['verify-audit'], { stateDir, env }), { code: 2 });
+});
+
+t.test('what cannot be read: exit 2 and one line that says what', async (t) => {
+  const stateDir = tempDir(t);
+  const file = join(stateDir, 'audit.ndjson');
+  await writeRun(file, [1]);
+  const gone = await command(t, ['verify-audit', join(stateDir, 'gone')], { stateDir });
+  t.match(gone, { code: 2, lines: [/^The audit log could not be read: ENOENT.*gone/] });
+  mkdirSync(join(stateDir, 'directory'));
+  t.match(await command(t, ['verify-audit', join(stateDir, 'directory')], { stateDir }), { code: 2 });
+  const noKey = await command(t, ['verify-audit', '--key-file', join(stateDir, 'none'), file], { stateDir });
+  t.match(noKey, { code: 2, lines: [/^master-agent: ENOENT.*none/] });
+  t.match(await command(t, ['verify-audit', '--nonsense'], { stateDir }), { code: 2 });
+  const off = await command(t, ['verify-audit'], { stateDir, env: { AUDIT_LOG: 'off' } });
+  t.match(off, { code: 2, lines: [/^master-agent: AUDIT_LOG: want a log to verify, got off/] });
+  if (process.getuid?.() !== 0) {
+    chmodSync(file, 0);
+    t.match(await command(t, ['verify-audit', file], { stateDir }), { code: 2 });
+  }
+});
+
+t.test('an empty file is a log of nothing', async (t) => {
+  const stateDir = tempDir(t);
+  writeFileSync(join(stateDir, 'audit.ndjson'), '');
+  const empty = await command(t, ['verify-audit'], { stateDir });
+  t.equal(empty.code, 0);
+  t.match(empty.lines[0], 'As it was written: 0 records under 0 seals of 0 chains in 1 files, nothing');
+});
+
+t.test('--help tells the exit codes', async (t) => {
+  const help = await command(t, ['verify-audit', '--help']);
+  t.equal(help.code, 0);
+  t.ok(help.lines.includes('exit: 0 as it was written, 1 it is not, 2 it could not be read'));
+});

@@ -1,0 +1,64 @@
+import type { Page } from 'playwright-core';
+import t from 'tap';
+import { headlineIs, openBrowser, openPage, skip } from '../support/browser.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { Crew } from '../support/workers-service.ts';
+
+const TOKEN = 'only-for-this-test-1';
+const HOSTILE = '<img src=x onerror=alert(1)> \u202eesrever';
+
+async function told(page: Page, wanted: RegExp): Promise<void> {
+  await page.locator('#outcome').filter({ hasText: wanted }).waitFor();
+}
+
+for (const workers of [0, 2]) {
+  t.test(`emergency stop from the page, ${workers} workers`, { skip }, async (t) => {
+    const browser = await openBrowser(t);
+    const crew = await Crew.running(t, { workers, env: { ADMIN_TOKEN: TOKEN } });
+    const { service } = crew;
+    const { page, wrongs } = await openPage(browser, service.opsPort);
+    const { page: other } = await openPage(browser, service.opsPort);
+    (await RawClient.open(service.port)).get('/hold/a');
+    await headlineIs(page, /^RUNNING - 1 request in flight$/);
+
+    // By keyboard alone.
+    await page.locator('#open').focus();
+    await page.keyboard.press('Enter');
+    await page.keyboard.type(HOSTILE);
+    await page.keyboard.press('Tab');
+    await page.keyboard.type('master');
+    await page.keyboard.press('Tab');
+    await page.keyboard.type('this-is-the-wrong-one');
+    await page.keyboard.press('Enter');
+    await told(page, /^Not sent: type master-agent to confirm/);
+    t.notOk(service.output.includes("Administrator's route used"), 'nothing was sent');
+
+    await page.locator('#name').fill('master-agent');
+    await page.keyboard.press('Enter');
+    await told(page, /^Refused \(403\): The token is wrong\.$/);
+    t.equal(await page.locator('#token').inputValue(), '', 'the token is not kept');
+    await headlineIs(page, /^RUNNING/);
+
+    await page.locator('#token').fill(TOKEN);
+    await page.locator('#send').press('Enter');
+    await told(page, /^Done: it is locked/);
+    await headlineIs(page, /^EMERGENCY STOP - waiting for 1 request, \d+ s left$/);
+    await headlineIs(other, /^EMERGENCY STOP/);
+    t.match(
+      await other.locator('#order').textContent(),
+      /by 127\.0\.0\.1: <img src=x onerror=alert\(1\)> \\u\{202e\}esrever$/,
+    );
+    const kept = await page.evaluate<unknown[]>(
+      "[document.cookie, localStorage.length, document.documentElement.outerHTML.includes('only-for-this-test')]",
+    );
+    t.strictSame(kept, ['', 0, false]);
+    await page.keyboard.press('Escape');
+    t.notOk(await page.locator('#dialog').isVisible());
+    t.equal(await page.locator('#name').inputValue(), '');
+
+    crew.open('a');
+    await headlineIs(page, /^STOPPED/);
+    await service.exited;
+    t.strictSame(wrongs, []);
+  });
+}

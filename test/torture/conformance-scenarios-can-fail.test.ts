@@ -1,0 +1,40 @@
+import { join } from 'node:path';
+import t from 'tap';
+import type { Scenario } from '../../bench/conformance/scenario.ts';
+import { SCENARIOS } from '../../bench/conformance/scenarios.ts';
+import { play } from '../../bench/conformance/suite.ts';
+import { ROOT } from '../support/root.ts';
+
+const SUITE = join(ROOT, 'bench/conformance');
+
+const OURS =
+  `HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH ` +
+  `"${process.execPath}" "${join(ROOT, 'dist/main.js')}" "${join(SUITE, 'app.mjs')}"`;
+
+/** What leaves at once cannot fail to leave: those scenarios need a server that takes its time instead. */
+const SLEEPER = new Set(['leave', 'start']);
+const SLEEPER_TOO = new Set(['sigint-idle', 'sigterm-during-start', 'sigterm-as-it-listens']);
+
+function naive({ promise, name }: Scenario): string {
+  const habit = SLEEPER.has(promise) || SLEEPER_TOO.has(name) ? 'sleeps' : 'exits';
+  return `"${process.execPath}" "${join(SUITE, 'naive.mjs')}" ${habit}`;
+}
+
+// Each starts two servers. A few at a time, for most of a scenario is waiting.
+t.jobs = 2;
+t.setTimeout(600_000);
+
+t.test('names are unique, and each has an ideal', async (t) => {
+  t.equal(new Set(SCENARIOS.map(({ name }) => name)).size, SCENARIOS.length);
+  for (const { name, ideal } of SCENARIOS) t.match(ideal, /\w/, name);
+  t.ok(SCENARIOS.length >= 35);
+});
+
+for (const scenario of SCENARIOS) {
+  t.test(scenario.name, { buffered: true }, async (t) => {
+    const right = await play(scenario, OURS);
+    t.equal(right.pass, true, `our service: ${right.outcome}`);
+    const wrong = await play(scenario, naive(scenario));
+    t.equal(wrong.pass, false, `${naive(scenario).split(' ').at(-1)}: ${wrong.outcome}`);
+  });
+}

@@ -1,0 +1,34 @@
+import t from 'tap';
+import { Crew } from '../support/workers-service.ts';
+
+// Many processes, each of which has to start first.
+t.setTimeout(120_000);
+
+t.test('a worker whose application crashes completes what it has, and is replaced', async (t) => {
+  const crew = await Crew.running(t, { workers: 1, env: { SHUTDOWN_TIMEOUT: '5' } });
+  const { service } = crew;
+  const [crashed = 0] = await crew.pids(1);
+  const held = (await crew.connect()).get('/hold/a');
+  await service.line('holding a');
+  const crashing = (await crew.connect()).get('/crash');
+  await service.line('FATAL: Crash (uncaughtException): crashed on purpose');
+  await service.line(`ERROR: Worker ${crashed} stops by itself and is replaced`);
+  crew.open('a');
+  t.match(
+    await held.response(),
+    { status: 200, headers: { connection: 'close' } },
+    'what it had is completed',
+  );
+  await service.line('Cut in-flight request: GET /crash after');
+  t.not(await crashing.ended, undefined);
+  t.notOk((await crew.pids(1)).includes(crashed), 'then it leaves');
+  t.equal((await crew.get()).status, 200, 'its successor serves');
+  t.equal(
+    service.lines.filter((line) => line.includes('Service state: ')).length,
+    2,
+    'the service as a whole goes on',
+  );
+
+  service.signal('SIGTERM');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+});
