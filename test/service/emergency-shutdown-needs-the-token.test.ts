@@ -111,7 +111,9 @@ for (const door of DOORS) {
       for (let attempt = 0; attempt < 5; attempt += 1) {
         t.equal((await post(service, door, WRONG)).status, 403);
       }
-      for (const token of [WRONG, TOKEN, undefined]) {
+      // On the ops server the right one always gets in.
+      const refused = door === 'ask' ? [WRONG, TOKEN, undefined] : [WRONG, undefined];
+      for (const token of refused) {
         const answer = await post(service, door, token);
         t.equal(answer.status, 429);
         const wait = Number(answer.headers.get('retry-after'));

@@ -22,10 +22,7 @@ async function withDotenv(
     const from = service.lines.length;
     service.signal('SIGHUP');
     return service.until(
-      () =>
-        service.lines
-          .slice(from)
-          .find((line) => /Settings reloaded|Reload refused/.test(line)),
+      () => service.lines.slice(from).find((line) => /Settings reloaded|Reload refused/.test(line)),
       'the end of the reload',
     );
   };

@@ -69,6 +69,6 @@ t.test('a reload while stopping is refused', async (t) => {
   const drain = await holdDrain(service);
   await service.stop();
   service.signal('SIGHUP');
-  await service.line('ERROR: Reload refused, the settings stay as they were: the service is stopping');
+  await service.line('ERROR: Reload refused, generation 1 goes on serving: the service is stopping');
   await drain.finish(t);
 });

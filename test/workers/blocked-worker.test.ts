@@ -30,7 +30,9 @@ t.test('a worker whose event loop is blocked is killed and replaced, and what it
   await service.until(
     () =>
       service.lines.find((line) =>
-        /Cut in-flight request: GET \/block\/3600000 after [2-9](\.\d)?s$/.test(line),
+        /Cut in-flight request: GET \/block\/3600000 after [2-9](\.\d)?s \(working\), because worker \d+ ended by SIGKILL$/.test(
+          line,
+        ),
       ),
     'the name of what was cut',
   );

@@ -4,8 +4,11 @@ import { Crew, gone } from '../support/workers-service.ts';
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
-t.test('workers do not outlive their supervisor, not even a blocked one', async (t) => {
-  const crew = await Crew.running(t, { workers: 3, env: { HEARTBEAT_TIMEOUT: '3600' } });
+t.test('workers do not outlive their controller, not even a blocked one', async (t) => {
+  const crew = await Crew.running(t, {
+    workers: 3,
+    env: { HEARTBEAT_TIMEOUT: '3600', SHUTDOWN_TIMEOUT: '5' },
+  });
   const { service } = crew;
   const pids = await crew.pids(3);
   const blocking = (await crew.connect()).get('/block/3600000');
@@ -14,7 +17,7 @@ t.test('workers do not outlive their supervisor, not even a blocked one', async 
   await service.line('holding a');
   service.signal('SIGKILL');
   t.not(await blocking.ended, undefined, 'the blocked one is killed by its own recorder');
-  await service.line('The supervisor is gone');
+  await service.line('The controller is gone');
   crew.open('a');
   t.equal((await held.response()).status, 200, 'the others complete what they have');
   for (const pid of pids) await gone(pid);

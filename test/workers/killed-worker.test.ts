@@ -48,7 +48,7 @@ t.test('with one worker, who comes meanwhile waits for its successor', async (t)
   t.strictSame(new Set(answers.map(({ status }) => status)), new Set([200]));
 });
 
-t.test('one that dies between ready and appointed is replaced too', async (t) => {
+t.test('one that dies between ready and activated is replaced too', async (t) => {
   // The first to start is ready at once, and dies when it is told to; the other waits for that.
   const app = `import { mkdirSync, existsSync, watch } from 'node:fs';
     import { join } from 'node:path';
@@ -71,7 +71,7 @@ t.test('one that dies between ready and appointed is replaced too', async (t) =>
   const crew = Crew.spawn(t, { app });
   const { service } = crew;
   await service.line('the first is ready');
-  await service.line('Operator');
+  await service.line('Ops server');
   service.opsPort = Number(/:(\d+)$/.exec(await service.line('Ops server listening'))?.[1]);
   await service.statusWhen(({ workers }) => workers?.some(({ state }) => state === 'serving') ?? false);
   crew.open('die');
