@@ -14,6 +14,7 @@ import { deferred } from '../src/platform/deferred.ts';
 import { Connections } from '../src/server/connections.ts';
 import { Gate } from '../src/server/gate.ts';
 import { InFlight, type Leave } from '../src/server/in-flight.ts';
+import { RequestAudit } from '../src/server/request-audit.ts';
 
 /** What a stop may take beyond its delay and its deadline: the quiet tail, and the turns of the loop. */
 const TAIL_MS = 500;
@@ -121,9 +122,9 @@ async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<v
     const { lifecycle, gate, inFlight } = scene;
     const held: Leave[] = [];
     const come = (): void => {
-      const leave = gate.admit();
-      check((leave === undefined) === (lifecycle.state !== 'running'), 'the gate is as the state says');
-      if (leave !== undefined) held.push(leave);
+      const admitted = gate.admit();
+      check(admitted === (lifecycle.state === 'running'), 'the gate is as the state says');
+      if (admitted) held.push(() => inFlight.leave());
     };
     for (let count = 0; count < before; count += 1) come();
 
@@ -186,8 +187,8 @@ function sceneOf(scene: Scene) {
   const [inFlight, connections] = [new InFlight(), new Connections()];
   lifecycle.to('running');
   const gate = new Gate(
-    { lifecycle, inFlight, connections, log, summed: () => undefined },
-    { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
+    { lifecycle, inFlight, connections, log, requestAudit: new RequestAudit() },
+    { enableFailSafe: true, maxInFlight: 0, maxPipelined: 64, retryAfter: 5 },
   );
   const parts: ShutdownParts = {
     ...{ lifecycle, gate, connections, inFlight, log, lifecycleLog: log },

@@ -85,8 +85,6 @@ export interface Admin {
   readonly emergencyShutdown: (reason: string, by: string) => boolean;
 }
 
-export const EMERGENCY_PATH = '/admin/emergency-shutdown';
-
 /** The same on both doors. */
 export async function emergencyShutdown(
   request: IncomingMessage,

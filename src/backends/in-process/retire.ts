@@ -9,6 +9,6 @@ import type { Listener } from './listener.ts';
  */
 export async function retire(listener: Listener, connections: Connections, lingerMs: number): Promise<void> {
   listener.close();
-  for (const connection of connections) connection.markLast();
+  for (const connection of connections) connection.announceClose();
   await within(lingerMs, connections.emptied());
 }

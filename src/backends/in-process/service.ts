@@ -2,7 +2,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type Logger, pino } from 'pino';
 import { type App, type AppSource, assertAppFile, loadApp } from '../../app/app.ts';
-import { auditFile, type Config } from '../../config/settings.ts';
+import type { Config } from '../../config/settings.ts';
 import { checkStopBudget } from '../../control/stop-budget.ts';
 import { messageOf } from '../../error.ts';
 import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
@@ -21,9 +21,9 @@ import { addressOf, handedSocket, probe, SERVICE_ADDRESS, urlOf } from '../../pl
 import { readToken } from '../../platform/secrets.ts';
 import { signalNumber } from '../../platform/signals.ts';
 import { Connections } from '../../server/connections.ts';
-import type { Exchange, Outcome } from '../../server/exchange.ts';
 import { Gate } from '../../server/gate.ts';
 import { InFlight } from '../../server/in-flight.ts';
+import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
 import { version } from '../../version.ts';
@@ -31,8 +31,8 @@ import type { FlightRecorder } from '../workers/flight-recorder.ts';
 import { factsOf, type ServiceFacts } from './facts.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
-import { RequestAudit } from './request-audit.ts';
 import { retire } from './retire.ts';
+import { ServiceAudit } from './service-audit.ts';
 import { logCut, type ShutdownPlan, type ShutdownResult, shutdown } from './shutdown.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
@@ -62,7 +62,8 @@ export class Service {
   readonly #source: AppSource;
   readonly #post: Post | undefined;
   readonly #listener: Listener;
-  readonly #requestAudit: RequestAudit;
+  readonly #serviceAudit: ServiceAudit;
+  readonly #requestAudit = new RequestAudit();
   readonly #lifecycle: Lifecycle;
   readonly #inFlight = new InFlight();
   readonly #connections = new Connections();
@@ -73,7 +74,6 @@ export class Service {
   readonly #admin: Admin;
   readonly #credential = new Credential(undefined);
   readonly #loopDelay = new LoopDelay();
-  readonly #outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
   readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
   readonly #over = deferred<ShutdownReport>();
   #config: Config;
@@ -97,17 +97,16 @@ export class Service {
     this.#post = post;
     this.#lifecycleLog = post === undefined ? log : pino({ level: 'silent' });
     this.#listener = post?.listener ?? new OwnListener(config.host, config.port);
-    this.#requestAudit = new RequestAudit(log, (error) => this.#auditLost(error));
+    this.#serviceAudit = new ServiceAudit(log, (error) => this.#auditLost(error));
     this.#lifecycle = new Lifecycle((state) => {
-      this.#requestAudit.state(state);
+      this.#serviceAudit.state(state);
       this.#opsServer?.changed();
     });
     const around = { lifecycle: this.#lifecycle, inFlight: this.#inFlight, log };
     this.#gate = new Gate(
-      { ...around, connections: this.#connections, summed: (count) => this.#requestAudit.refused(count) },
+      { ...around, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
     );
-    const strict = config.auditMode === 'strict' && auditFile(config) !== undefined;
     this.#server = createHttpServer(
       {
         ...around,
@@ -116,10 +115,7 @@ export class Service {
         router: this.#router,
         accepting: () => this.#listener.accepting,
         recorder: post?.recorder,
-        keep: strict
-          ? (exchange, whole, status) => this.#requestAudit.keep(exchange, whole, status)
-          : undefined,
-        ended: (exchange, outcome) => this.#ended(exchange, outcome),
+        requestAudit: this.#requestAudit,
       },
       config,
     );
@@ -128,12 +124,12 @@ export class Service {
       gate: this.#gate,
       connections: this.#connections,
       router: this.#router,
-      outcomes: this.#outcomes,
+      outcomes: this.#connections.outcomes,
       loopDelay: this.#loopDelay,
       stop: () => ({ inFlightAtLock: this.#inFlightAtLock, emergency: this.#emergency }),
       lastShutdown: () => this.#record?.last,
       lastReload: () => this.#lastReload,
-      audit: () => this.#requestAudit.audit,
+      audit: () => this.#serviceAudit.audit,
     });
     this.#admin = {
       credential: this.#credential,
@@ -207,7 +203,8 @@ export class Service {
     if (this.#post !== undefined || config.opsPort !== 'off') this.#loopDelay.begin();
     try {
       if (this.#post === undefined) await this.#openSingletons();
-      this.#requestAudit.open(config, this.#post === undefined ? 'sole' : 'one of several');
+      this.#serviceAudit.open(config, this.#post === undefined ? 'sole' : 'one of several');
+      if (this.#serviceAudit.audit !== undefined) this.#requestAudit.use(this.#serviceAudit.audit);
       this.#credential.set(readToken(config));
       this.#log.info(
         this.#credential.isSet
@@ -296,13 +293,13 @@ export class Service {
       this.#log.error({ err: stopError }, `The application's stop() failed: ${messageOf(stopError)}`);
     }
     await this.#closeOpsServer();
-    await this.#requestAudit.close();
+    await this.#serviceAudit.close();
     this.#record?.abandon();
   }
 
   /** Reopens the files that something else may have renamed: the audit log. */
   reopen(): void {
-    this.#requestAudit.reopen();
+    this.#serviceAudit.reopen();
   }
 
   /** Keeps how a reload went, for `/status`. */
@@ -395,7 +392,7 @@ export class Service {
         `The latch could not be kept in ${stateDir}: ${messageOf(error)}. Nothing prevents a restart`,
       );
     }
-    this.#requestAudit.emergency(reason, by, latched);
+    this.#serviceAudit.emergency(reason, by, latched);
     return latched;
   }
 
@@ -432,7 +429,7 @@ export class Service {
         this.#requestAudit.ended(exchange, 'cut');
       }
     }
-    this.#requestAudit.closeNow();
+    this.#serviceAudit.closeNow();
   }
 
   /** The first order begins the stop. A later one may make it graver, or end its lame duck: what cannot wait locks now. */
@@ -456,14 +453,14 @@ export class Service {
         inFlight: this.#inFlight,
         log: this.#log,
         lifecycleLog: this.#lifecycleLog,
-        outcomes: this.#outcomes,
+        outcomes: this.#connections.outcomes,
         locked: (inFlight) => {
           this.#inFlightAtLock = inFlight;
           this.#post?.locked(inFlight, this.#ordered);
         },
         drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
-        closeAudit: () => this.#requestAudit.close(),
+        closeAudit: () => this.#serviceAudit.close(),
       },
       {
         ...why,
@@ -505,16 +502,11 @@ export class Service {
     await this.#opsServer?.close(report);
   }
 
-  #ended(exchange: Exchange, outcome: Outcome): void {
-    this.#outcomes[outcome] += 1;
-    this.#requestAudit.ended(exchange, outcome);
-  }
-
   #attempted(attempt: Attempt, address: string): void {
     const line = `Administrator's route used from ${address}: ${attempt}`;
     if (attempt === 'accepted') this.#log.info(line);
     else this.#log.warn(line);
-    this.#requestAudit.attempt(attempt, address);
+    this.#serviceAudit.attempt(attempt, address);
   }
 }
 

@@ -99,7 +99,7 @@ export async function shutdown(parts: ShutdownParts, plan: ShutdownPlan): Promis
   const deadlineMs = lockedMs + plan.timeoutMs;
   lifecycle.orderStop({ reason: plan.reason, orderedAt, lockAtMs: lockedMs, deadlineMs });
   lifecycle.to('stopping');
-  for (const connection of connections) connection.markLast();
+  for (const connection of connections) connection.announceClose();
   if (!plan.failSafe) listener.close();
   const inFlightAtLock = inFlight.count;
   const before = { ...parts.outcomes, rejected: gate.refused.stopping };
@@ -234,9 +234,9 @@ async function hangUp(
 ): Promise<void> {
   let ended = 0;
   for (const connection of connections) {
-    if (connection.halfSent) gate.refuseHalfSent(connection);
+    if (connection.halfSent) gate.refuseRaw(connection);
     if (connection.isAtRest) connection.socket.destroy();
-    else if (connection.exchanges.length === 0) connection.socket.end();
+    else if (connection.current === undefined) connection.socket.end();
     ended += 1;
     if (ended % HUNG_UP_AT_ONCE === 0) await afterReading(0);
   }

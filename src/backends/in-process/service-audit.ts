@@ -4,12 +4,11 @@ import { auditFile, type Config } from '../../config/settings.ts';
 import { messageOf } from '../../error.ts';
 import { ExitCode, StartError } from '../../exit-code.ts';
 import type { State } from '../../lifecycle/lifecycle.ts';
-import { type Attempt, EMERGENCY_PATH } from '../../ops/admin.ts';
+import type { Attempt } from '../../ops/admin.ts';
 import { readAuditKey } from '../../platform/secrets.ts';
-import type { Exchange, Outcome } from '../../server/exchange.ts';
 
-/** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
-export class RequestAudit {
+/** What the service puts on record of its own life, and how. With `AUDIT_LOG=off` every call does nothing. */
+export class ServiceAudit {
   readonly #operational: Logger;
   readonly #lost: (error: Error) => void;
   #audit: AuditLog | undefined;
@@ -77,26 +76,6 @@ export class RequestAudit {
 
   emergency(reason: string, by: string, latched: boolean): void {
     this.#audit?.record('emergency', { by, reason, latched });
-  }
-
-  refused(count: number): void {
-    this.#audit?.record('refused', { count });
-  }
-
-  /** Strict mode: an answer may leave when this resolves to true. */
-  async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
-    // Whose client is gone is on record already, and nothing of it will leave.
-    if (this.#audit === undefined || exchange.over) return true;
-    this.#audit.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
-    const kept = await this.#audit.kept();
-    exchange.recorded = whole && kept;
-    // Control never needs the audit log: an administrator's answer leaves all the same.
-    return kept || exchange.path === EMERGENCY_PATH;
-  }
-
-  ended(exchange: Exchange, outcome: Outcome): void {
-    if (exchange.recorded && outcome === 'completed') return;
-    this.#audit?.add(exchange.auditLine('request', exchange.status, outcome));
   }
 
   reopen(): void {
