@@ -37,6 +37,8 @@ const { createHttpServer } = await load<typeof import('../src/server/server.ts')
 const { Exchange } = await load<typeof import('../src/server/exchange.ts')>('server/exchange.js');
 const { Gate } = await load<typeof import('../src/server/gate.ts')>('server/gate.js');
 const { InFlight } = await load<typeof import('../src/server/in-flight.ts')>('server/in-flight.js');
+const { RequestAudit } =
+  await load<typeof import('../src/server/request-audit.ts')>('server/request-audit.js');
 const { Router } = await load<typeof import('../src/server/router.ts')>('server/router.js');
 const { Tally } = await load<typeof import('../src/server/tally.ts')>('server/tally.js');
 const { Lifecycle } = await load<typeof import('../src/lifecycle/lifecycle.ts')>('lifecycle/lifecycle.js');
@@ -59,9 +61,9 @@ for (const noun of ['orders', 'customers', 'files', 'reports', 'users', 'items',
   router.get(`/${noun}/:id`, () => undefined).get(`/${noun}/:id/lines/:line`, () => undefined);
 }
 const around = { lifecycle, inFlight, log };
-const gate = new Gate({ ...around, connections, summed: noop }, config);
-let completed = 0;
-const parts = { ...around, gate, connections, router, accepting: () => true, ended: () => (completed += 1) };
+const requestAudit = new RequestAudit();
+const gate = new Gate({ ...around, connections, requestAudit }, config);
+const parts = { ...around, gate, connections, router, accepting: () => true, requestAudit };
 const { server } = createHttpServer(parts, config);
 lifecycle.to('running');
 
@@ -89,7 +91,7 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
     for (let n = 0; n < times; n += 1) connections.arrived(request, response);
   },
   'gate: admit and leave': (times) => {
-    for (let n = 0; n < times; n += 1) gate.admit()?.();
+    for (let n = 0; n < times; n += 1) if (gate.admit()) inFlight.leave();
   },
   'router: fixed path': (times) => {
     for (let n = 0; n < times; n += 1) router.match('GET', targets.fixed[n] as string);
@@ -98,11 +100,11 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
     for (let n = 0; n < times; n += 1) router.match('GET', targets.parameter[n] as string);
   },
   'exchange: made': (times) => {
-    for (let n = 0; n < times; n += 1) kept.value = new Exchange(request, response, '127.0.0.1', noop, parts);
+    for (let n = 0; n < times; n += 1) kept.value = new Exchange(request, response, '127.0.0.1', parts);
   },
   'exchange: made, run, ended': (times) => {
     for (let n = 0; n < times; n += 1) {
-      const exchange = new Exchange(request, response, '127.0.0.1', noop, parts);
+      const exchange = new Exchange(request, response, '127.0.0.1', parts);
       exchange.run(route.route, route.values, response);
       exchange.end();
     }
@@ -133,7 +135,7 @@ for (let batch = 0; batch < batches; batch += 1) {
     if (batch % 20 === 0) allocations.get(name)?.push(bytesPer(subject));
   }
 }
-if (inFlight.count !== 0 || completed === 0)
+if (inFlight.count !== 0 || connections.outcomes.completed === 0)
   throw new Error(`${inFlight.count} requests are still in flight`);
 report();
 

@@ -185,6 +185,14 @@ export const SETTINGS = {
   ),
   maxConnections: count('MAX_CONNECTIONS', '0', 'Connections past which new ones are dropped; 0: no limit.'),
   maxRequestsPerSocket: count('MAX_REQUESTS_PER_SOCKET', '0', 'Requests on one connection; 0: no limit.'),
+  maxPipelined: setting(
+    'MAX_PIPELINED',
+    '64',
+    'a whole number from 1 to 65535',
+    wholeNumber(1, 65_535),
+    'Unanswered requests on one connection past which it is not read.',
+    { live: true },
+  ),
   maxHeaderBytes: setting(
     'MAX_HEADER_BYTES',
     '16384',

@@ -96,8 +96,6 @@ function bearer(authorization: string | undefined): string | undefined {
   return scheme?.toLowerCase() === 'bearer' && token !== undefined && token !== '' ? token : undefined;
 }
 
-export const EMERGENCY_PATH = '/admin/emergency-shutdown';
-
 /** `POST /admin/emergency-shutdown`, on either port. */
 export async function emergencyShutdown(
   request: IncomingMessage,

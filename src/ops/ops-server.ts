@@ -42,7 +42,8 @@ export async function openOpsServer(
   const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
   server.on('request', (request, response) => {
     const client = request.socket.remoteAddress ?? 'unknown';
-    const exchange = new Exchange(request, response, client, () => undefined, around);
+    around.inFlight.add();
+    const exchange = new Exchange(request, response, client, around);
     response.on('close', () => exchange.end());
     dispatch(router, exchange, response);
   });

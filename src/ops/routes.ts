@@ -1,6 +1,7 @@
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { EMERGENCY_PATH } from '../server/request-audit.ts';
 import type { Handler, Router } from '../server/router.ts';
-import { type Admin, EMERGENCY_PATH, emergencyShutdown } from './admin.ts';
+import { type Admin, emergencyShutdown } from './admin.ts';
 import { type Health, health } from './health.ts';
 import type { HostCheck } from './host-check.ts';
 import { type MetricsSnapshot, metrics } from './metrics.ts';

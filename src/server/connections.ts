@@ -1,37 +1,65 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Exchange } from './exchange.ts';
+import type { Exchange, Outcome } from './exchange.ts';
 
-/** How long a connection whose last answer is sent may still deliver the body that nobody read. */
+/** How long a connection whose last answer is sent may still deliver what nobody reads. */
 const LINGER_MS = 2_000;
 
-/** Writes a refusal; `last` says whether the connection ends with it. */
-type Refuse = (response: ServerResponse, last: boolean) => void;
+/** Where a socket keeps its connection: a property is found faster than an entry of a map. */
+const CONNECTION = Symbol('connection');
 
-/** One open socket, and what is on it. */
+declare module 'node:net' {
+  interface Socket {
+    [CONNECTION]?: Connection;
+  }
+}
+
+/** A response that knows what it answers. */
+export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
+  /** Set once its request was admitted or refused. */
+  owner: Connection | undefined = undefined;
+  /** Set when its request was admitted. */
+  exchange: Exchange | undefined = undefined;
+}
+
+/** One open socket, and what is on it. Nothing here takes longer because many requests are pipelined. */
 export class Connection {
   readonly socket: Socket;
-  /** The client's address: asked for now, because a closed socket no longer knows it. */
+  /** The client's address, read at once: a closed socket no longer knows it. */
   readonly client: string;
   /** Monotonic milliseconds. */
   readonly openedMs = performance.now();
-  /** Admitted and not closed, the oldest first. More than one only when requests are pipelined. */
-  readonly exchanges: Exchange[] = [];
-  /** Refused, and not answered yet: behind an exchange, or while the gate holds its answers. */
-  readonly refused: ServerResponse[] = [];
-  /** Refused for overload and answered, but not sent: in front of them may be an exchange. */
-  #passedOver = 0;
+  /** Requests that were admitted or refused, ever. */
   #requests = 0;
+  /** Of those, the ones whose response is not closed, and how many of them were refused. */
+  #unanswered = 0;
+  #refusedUnanswered = 0;
+  /** In flight, as a queue linked by `exchange.next`. More than one only when requests are pipelined. */
+  #first: Exchange | undefined;
+  #last: Exchange | undefined;
+  /** Refused and not answered yet: behind an exchange, or while the gate holds its answers. */
+  #refused: GatedResponse[] = [];
+  /** Read and not let to the gate yet, because too many before them are unanswered; the oldest at `#nextWaiting`. */
+  #waiting: GatedResponse[] | undefined;
+  #nextWaiting = 0;
+  /** Whether more came at once than may wait here: there may be more of it in the socket. */
+  #overran = false;
+  /** Whose answer has been given `Connection: close`, as the last one to come. */
+  #closesAfter: Exchange | undefined;
   #closing = false;
   #latest: IncomingMessage | undefined;
   #latestResponse: ServerResponse | undefined;
-  #conclusion: (() => void) | undefined;
-  /** `socket.bytesRead` when the latest request came, or was over: more than that, and a next one has begun. */
+  #lastStep: (() => void) | undefined;
+  /** `socket.bytesRead` when the latest request was over: more than that, and a next one has begun. */
   #bytesBefore = 0;
 
   constructor(socket: Socket) {
     this.socket = socket;
     this.client = socket.remoteAddress ?? 'unknown';
+  }
+
+  static of(socket: Socket): Connection | undefined {
+    return socket[CONNECTION];
   }
 
   /** Whether nothing has ever come on it. */
@@ -40,7 +68,12 @@ export class Connection {
   }
 
   get idle(): boolean {
-    return this.exchanges.length === 0 && this.refused.length === 0;
+    return this.#first === undefined && this.#refused.length === 0 && this.#waiting === undefined;
+  }
+
+  /** The request in flight that is to be answered first. */
+  get current(): Exchange | undefined {
+    return this.#first;
   }
 
   /** Whether nothing is on it, not even a part of a request, or what is left of an answer. */
@@ -50,9 +83,7 @@ export class Connection {
 
   /** Whether an answer has ended this connection: what comes behind it is not processed (RFC 9112 section 9.6). */
   get closing(): boolean {
-    return (
-      this.#closing || (this.exchanges.length > 0 && this.exchanges.some((exchange) => exchange.saidClose))
-    );
+    return this.#closing || this.#closesAfter?.response?.headersSent === true;
   }
 
   /** Whether the client is still sending the body of its latest request. */
@@ -61,13 +92,13 @@ export class Connection {
   }
 
   /** The exchange whose body is still coming: undefined when it was refused, or answered already. */
-  get unread(): Exchange | undefined {
-    return this.sending ? this.exchanges.find(({ request }) => request === this.#latest) : undefined;
+  get receiving(): Exchange | undefined {
+    return this.sending && this.#last?.request === this.#latest ? this.#last : undefined;
   }
 
-  /** Whether nothing is read as a request any more, whatever the parser makes of it. */
-  get concluded(): boolean {
-    return this.#conclusion !== undefined;
+  /** Whether what comes is no longer read as a request, whatever the parser makes of it. */
+  get readsNoMore(): boolean {
+    return this.#lastStep !== undefined;
   }
 
   /** Whether a request has begun to come in whose head is not complete. */
@@ -75,54 +106,132 @@ export class Connection {
     return this.idle && !this.#closing && !this.sending && this.socket.bytesRead > this.#bytesBefore;
   }
 
-  /** Requests that ever came on it. */
+  /** Requests in flight, the oldest first. */
+  *exchanges(): Generator<Exchange> {
+    for (let exchange = this.#first; exchange !== undefined; exchange = exchange.next) yield exchange;
+  }
+
+  /** Notes a request that has come, with the response it is to be answered by; an upgrade has none. */
+  arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
+    this.#latest = request;
+    this.#latestResponse = response;
+  }
+
+  begin(exchange: Exchange): void {
+    if (this.#last === undefined) this.#first = exchange;
+    else this.#last.next = exchange;
+    this.#last = exchange;
+  }
+
+  /** Answers leave in order, so it is the first one, unless the connection breaks. */
+  remove(exchange: Exchange): void {
+    let before: Exchange | undefined;
+    for (let at = this.#first; at !== exchange; at = at?.next) {
+      if (at === undefined) return;
+      before = at;
+    }
+    if (before === undefined) this.#first = exchange.next;
+    else before.next = exchange.next;
+    if (this.#last === exchange) this.#last = before;
+    if (this.#closesAfter === exchange) this.#closesAfter = undefined;
+    if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
+    this.#requestOver();
+    // What still comes of a body that nobody has read does not belong to a next request either.
+    if (!exchange.request.complete) exchange.request.once('end', () => this.#requestOver());
+    // An idle connection holds nothing of what was on it.
+    else if (this.#latest === exchange.request) this.#latest = undefined;
+  }
+
+  #requestOver(): void {
+    this.#bytesBefore = this.socket.bytesRead;
+  }
+
   get requests(): number {
     return this.#requests;
   }
 
-  arrived(request: IncomingMessage, response: ServerResponse | undefined): void {
+  /** Takes a response that goes to the gate now. */
+  judge(response: GatedResponse): void {
+    response.owner = this;
     this.#requests += 1;
-    this.#latest = request;
-    this.#latestResponse = response;
-    this.#noRequestYet();
+    this.#unanswered += 1;
   }
 
-  begin(exchange: Exchange): void {
-    this.exchanges.push(exchange);
+  /** Notes that a response is closed. */
+  answered(response: GatedResponse): void {
+    this.#unanswered -= 1;
+    if (response.exchange === undefined) this.#refusedUnanswered -= 1;
   }
 
-  /** @returns false when the exchange was over before. */
-  end(exchange: Exchange): boolean {
-    const index = this.exchanges.indexOf(exchange);
-    if (index === -1) return false;
-    // Without pipelining it is the only one, and `splice` would make an array of it.
-    if (this.exchanges.length === 1) this.exchanges.pop();
-    else this.exchanges.splice(index, 1);
-    if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
-    this.#noRequestYet();
-    // What still comes of a body that nobody has read does not belong to a next request either.
-    if (!exchange.request.complete) exchange.request.once('end', () => this.#noRequestYet());
-    // An idle connection holds nothing of what was on it.
-    else if (this.#latest === exchange.request) this.#latest = undefined;
-    return true;
+  /** Notes a refusal that is answered at once, whatever is in front of it. */
+  noteRefused(): void {
+    this.#refusedUnanswered += 1;
+    this.#requestOver();
   }
 
-  #noRequestYet(): void {
-    this.#bytesBefore = this.socket.bytesRead;
+  /** Keeps a refused request's response until its turn has come. @returns whether it is the only one */
+  addRefused(response: GatedResponse): boolean {
+    this.noteRefused();
+    return this.#refused.push(response) === 1;
+  }
+
+  /** The refused responses whose turn has come, in their order: none while a request before them is in flight. */
+  takeRefused(): readonly GatedResponse[] {
+    const refused = this.#refused;
+    if (refused.length > 0 && this.#first === undefined) {
+      this.#refused = [];
+      return refused;
+    }
+    return [];
+  }
+
+  /** Keeps what was read past the limit, and reads no more until an answer has made room. */
+  addWaiting(response: GatedResponse): void {
+    if (this.#waiting === undefined) {
+      this.#waiting = [];
+      this.#overran = true;
+      this.socket.pause();
+      // node:http resumes the socket whenever a body is read or dropped.
+      this.socket.on('resume', this.#pauseAgain);
+    }
+    this.#waiting.push(response);
+  }
+
+  readonly #pauseAgain = (): void => {
+    this.socket.pause();
+  };
+
+  /** The next one that may go to the gate. When none is left the socket is read again. */
+  takeWaiting(mostUnanswered: number): GatedResponse | undefined {
+    if (this.#waiting === undefined || this.closing || this.#unanswered >= mostUnanswered) return undefined;
+    const response = this.#waiting[this.#nextWaiting];
+    this.#nextWaiting += 1;
+    if (this.#nextWaiting >= this.#waiting.length) {
+      this.#waiting = undefined;
+      this.#nextWaiting = 0;
+      this.socket.off('resume', this.#pauseAgain);
+      this.socket.resume();
+    }
+    return response;
+  }
+
+  /** Whether one more has to wait until an answer has made room. */
+  isFull(mostUnanswered: number): boolean {
+    return this.#waiting !== undefined || this.#unanswered >= mostUnanswered;
   }
 
   /**
    * From here on nothing is read as a request: what came is none, or asks to leave HTTP. `step` answers it, in its
    * turn, unless an answer before it has ended the connection. Only the first counts.
    */
-  conclude(step: () => void): void {
-    if (this.#conclusion !== undefined) return;
-    this.#conclusion = step;
+  endAfterLatest(step: () => void): void {
+    if (this.#lastStep !== undefined) return;
+    this.#lastStep = step;
     this.#afterLatest(() => this.closing || this.socket.destroyed || step());
   }
 
   /** The body of the latest request is broken. It has its answer, or will have it: there is no second one. */
-  giveUp(): void {
+  closeAfterLatest(): void {
     this.#afterLatest(() => this.close());
   }
 
@@ -132,31 +241,24 @@ export class Connection {
     else response.once('close', step);
   }
 
-  /** Notes an answer that does not end the connection, so that no answer in front of it may either. */
-  passOver(response: ServerResponse): void {
-    this.#passedOver += 1;
-    response.once('close', () => {
-      this.#passedOver -= 1;
-    });
+  /**
+   * Lets the last of the answers still to come say `Connection: close`, and only that one: Node throws away what is
+   * behind an earlier one. When the last is not an exchange's, whoever writes it says so.
+   */
+  announceClose(): void {
+    if (this.closing) return;
+    const last = this.#refusedUnanswered === 0 && this.endsWithLatest ? this.#last : undefined;
+    if (this.#closesAfter === last) return;
+    this.#closesAfter?.response?.removeHeader('Connection');
+    this.#closesAfter = undefined;
+    if (last?.response === undefined || last.response.headersSent) return;
+    last.response.setHeader('Connection', 'close');
+    this.#closesAfter = last;
   }
 
-  /** Sees to it that, of the answers still to come, the last one and only that says `Connection: close`. */
-  markLast(): void {
-    if (this.exchanges.length === 0) return;
-    const last = this.exchanges.length - 1;
-    const behind = this.refused.length + this.#passedOver;
-    for (const [index, exchange] of this.exchanges.entries()) {
-      exchange.markLast(index === last && behind === 0 && this.#conclusion === undefined);
-    }
-  }
-
-  /** Answers what was refused here, in its order, unless exchanges before it are still to be answered. */
-  answerRefused(refuse: Refuse): void {
-    if (this.exchanges.length > 0) return;
-    const waiting = this.refused.splice(0);
-    for (const [index, response] of waiting.entries()) {
-      refuse(response, index === waiting.length - 1 && this.#conclusion === undefined);
-    }
+  /** Whether nothing that was read waits behind what was admitted or refused. */
+  get endsWithLatest(): boolean {
+    return this.#waiting === undefined && this.#lastStep === undefined;
   }
 
   /**
@@ -172,11 +274,12 @@ export class Connection {
     if (socket.destroyed) return;
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once('close', () => clearTimeout(timer));
-    if (request !== undefined && !request.complete)
+    if (this.#overran) dropUnparsed(socket);
+    else if (request !== undefined && !request.complete)
       request.once('end', () => destroyAfterFlush(socket)).resume();
-    else if (this.#conclusion === undefined) destroyAfterFlush(socket);
+    else if (this.#lastStep === undefined) destroyAfterFlush(socket);
     // Where nothing is read as a request any more, only the client's own end tells that it is done.
-    if (this.#conclusion !== undefined) socket.resume();
+    if (this.#lastStep !== undefined) socket.resume();
   }
 }
 
@@ -185,9 +288,18 @@ function destroyAfterFlush(socket: Socket): void {
   else socket.once('finish', () => socket.destroy());
 }
 
-/** Which sockets are open, and what is on each. */
+/** Reads on, past the parser: it would make a request and a response of everything that a flood still brings. */
+function dropUnparsed(socket: Socket): void {
+  socket.removeAllListeners('data');
+  socket.on('data', () => undefined);
+  socket.resume();
+}
+
+/** Which sockets are open, what is on each, and how what was on them has ended. */
 export class Connections {
-  readonly #open = new Map<Socket, Connection>();
+  /** Requests that have ended, by outcome. */
+  readonly outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
+  readonly #open = new Set<Connection>();
   readonly #waiting: (() => void)[] = [];
   #arrivals = 0;
 
@@ -202,7 +314,7 @@ export class Connections {
 
   get idle(): number {
     let idle = 0;
-    for (const connection of this.#open.values()) if (connection.idle) idle += 1;
+    for (const connection of this.#open) if (connection.idle) idle += 1;
     return idle;
   }
 
@@ -217,33 +329,31 @@ export class Connections {
 
   /** Every exchange in flight. */
   *exchanges(): Generator<Exchange> {
-    for (const connection of this.#open.values()) yield* connection.exchanges;
+    for (const connection of this.#open) yield* connection.exchanges();
   }
 
-  /** Takes a new socket on. `ended` hears of every exchange that its end has ended. */
-  open(socket: Socket, ended: (connection: Connection, exchange: Exchange) => void): void {
+  /** Takes a new socket on. */
+  open(socket: Socket): Connection {
     const connection = new Connection(socket);
     this.#arrivals += 1;
-    this.#open.set(socket, connection);
+    this.#open.add(connection);
+    socket[CONNECTION] = connection;
     // node:http calls this after an answer that ends the connection.
     socket.destroySoon = () => connection.close();
-    socket.on('close', () => {
-      this.#open.delete(socket);
-      if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
-      // Responses queued behind the current one get no `close` event of their own from Node.
-      for (const exchange of [...connection.exchanges]) ended(connection, exchange);
-    });
-  }
-
-  /** The connection a request came on, with the response it is to be answered by; an upgrade has none. */
-  arrived(request: IncomingMessage, response?: ServerResponse): Connection | undefined {
-    this.#arrivals += 1;
-    const connection = this.#open.get(request.socket);
-    connection?.arrived(request, response);
     return connection;
   }
 
-  of(socket: Socket): Connection | undefined {
-    return this.#open.get(socket);
+  /** Lets go of a connection whose socket is closed. */
+  closed(connection: Connection): void {
+    this.#open.delete(connection);
+    if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  /** The connection that a request came on. Undefined when its socket was none of ours. */
+  arrived(request: IncomingMessage, response?: ServerResponse): Connection | undefined {
+    this.#arrivals += 1;
+    const connection = request.socket[CONNECTION];
+    connection?.arrived(request, response);
+    return connection;
   }
 }

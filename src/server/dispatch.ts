@@ -1,16 +1,17 @@
 import type { ServerResponse } from 'node:http';
 import type { Exchange } from './exchange.ts';
+import { hasValidHost } from './host.ts';
 import { sendError } from './response.ts';
 import type { Match, Router } from './router.ts';
 
 /** Finds the handler of an exchange and runs it; what has none gets the answer that HTTP has for the case. */
 export function dispatch(router: Router, exchange: Exchange, response: ServerResponse): void {
   const { headers, httpVersion } = exchange.request;
-  const { host, expect } = headers;
+  const { expect } = headers;
   const modern = httpVersion === '1.1';
   const match = router.match(exchange.method, exchange.url);
-  if (modern && host === undefined) {
-    refuse(router, exchange, response, 400, 'An HTTP/1.1 request must have a Host header.');
+  if (!hasValidHost(exchange.request)) {
+    refuse(router, exchange, response, 400, 'A request must have one Host header, with a valid value.');
   } else if (match.kind !== 'route') {
     miss(router, exchange, response, match);
   } else if (modern && expect !== undefined && expect.toLowerCase() !== '100-continue') {

@@ -6,9 +6,16 @@ import type { Logger } from 'pino';
 import { messageOf } from '../error.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { Context } from './context.ts';
-import type { InFlight, Leave } from './in-flight.ts';
+import type { InFlight } from './in-flight.ts';
 import { HttpError, sendError } from './response.ts';
 import type { Route, UpgradeHandler } from './router.ts';
+
+/**
+ * Where a request is between its admission and its end. `open`: the handler may still answer. `answered`: it has ended
+ * its answer, which may be held back until it is on record. `cut`: the service has ended the connection. `ended`: the
+ * response or the connection is closed.
+ */
+type State = 'open' | 'answered' | 'cut' | 'ended';
 
 /** How an exchange ended: answered whole, left by the client, or cut by the service. */
 export type Outcome = 'completed' | 'aborted' | 'cut';
@@ -47,17 +54,13 @@ export class Exchange implements Context {
   readonly url: string;
   /** Monotonic milliseconds. */
   readonly startedMs = performance.now();
-  /** The handler has ended its answer, which may still be held back until it is on record. */
-  answered = false;
-  /** The answer is on record, as one that was completed. */
-  recorded = false;
-  /** The response, or the connection, is closed. */
-  over = false;
   /** The client's address. */
   readonly client: string;
-  readonly #around: ServerContext;
-  readonly #leave: Leave;
+  /** The one behind it on its connection; set by that. */
+  next: Exchange | undefined = undefined;
+  readonly #context: ServerContext;
   readonly #forget: (() => void) | undefined;
+  #state: State = 'open';
   #route: Route | Route<UpgradeHandler> | undefined;
   #values: readonly string[] = [];
   #id: string | undefined;
@@ -65,8 +68,6 @@ export class Exchange implements Context {
   #gone: AbortController | undefined;
   #params: Record<string, string> | undefined;
   #query: URLSearchParams | undefined;
-  #marked = false;
-  #cut = false;
   #fields: Record<string, unknown> | undefined;
   #fieldsText: string | undefined;
 
@@ -74,17 +75,15 @@ export class Exchange implements Context {
     request: IncomingMessage,
     response: ServerResponse | undefined,
     client: string,
-    leave: Leave,
-    around: ServerContext,
+    context: ServerContext,
   ) {
     this.request = request;
     this.response = response;
     this.method = request.method ?? '';
     this.url = request.url ?? '';
     this.client = client;
-    this.#around = around;
-    this.#leave = leave;
-    this.#forget = around.recorder?.begin(this);
+    this.#context = context;
+    this.#forget = context.recorder?.begin(this);
   }
 
   get id(): string {
@@ -117,7 +116,7 @@ export class Exchange implements Context {
   }
 
   get log(): Logger {
-    this.#log ??= this.#around.log.child({ request: this.id });
+    this.#log ??= this.#context.log.child({ request: this.id });
     return this.#log;
   }
 
@@ -127,16 +126,16 @@ export class Exchange implements Context {
   }
 
   get stopping(): AbortSignal {
-    return this.#around.lifecycle.stopping;
+    return this.#context.lifecycle.stopping;
   }
 
   get deadline(): number | undefined {
-    const order = this.#around.lifecycle.order;
+    const order = this.#context.lifecycle.order;
     return order === undefined ? undefined : Math.max(0, order.deadlineMs - performance.now());
   }
 
   get inFlight(): InFlight {
-    return this.#around.inFlight;
+    return this.#context.inFlight;
   }
 
   audit(fields: Readonly<Record<string, unknown>>): void {
@@ -181,7 +180,7 @@ export class Exchange implements Context {
   get phase(): Phase {
     const { request, response } = this;
     if (response === undefined) return 'upgraded';
-    if (response.writableEnded || this.answered) return 'sending';
+    if (response.writableEnded || this.#state === 'answered') return 'sending';
     return !request.complete && isWaiting(request) ? 'receiving' : 'working';
   }
 
@@ -213,41 +212,40 @@ export class Exchange implements Context {
     }
   }
 
-  /**
-   * In-flight answers say `Connection: close` while the service stops, but of several on one connection only the
-   * last may: Node throws away what is behind an earlier one.
-   */
-  markLast(last: boolean): void {
-    const { response } = this;
-    if (response === undefined || response.headersSent || last === this.#marked) return;
-    if (last) response.setHeader('Connection', 'close');
-    else response.removeHeader('Connection');
-    this.#marked = last;
+  /** The handler has ended its answer. */
+  answer(): void {
+    if (this.#state === 'open') this.#state = 'answered';
   }
 
-  /** Whether `Connection: close` is on the wire because of `markLast`. */
-  get saidClose(): boolean {
-    return this.#marked && this.response?.headersSent === true;
+  /** What the handler has answered with cannot be sent: it is to be answered in another way. */
+  reopen(): void {
+    if (this.#state === 'answered') this.#state = 'open';
+  }
+
+  /** Whether nothing of its answer will leave any more. */
+  get isLost(): boolean {
+    return this.#state === 'cut' || this.#state === 'ended';
   }
 
   /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
   cut(): void {
-    this.#cut = this.response?.writableFinished !== true;
+    if (this.#state !== 'ended' && this.response?.writableFinished !== true) this.#state = 'cut';
     this.#gone?.abort(new Error('the request was cut: the service had to stop'));
     this.request.socket.destroy();
   }
 
-  /** Leaves the count; called once, by the connection, when the response or the socket is closed. */
-  end(): Outcome {
+  /** The response, or the socket, is closed. Undefined when it had ended before. */
+  end(): Outcome | undefined {
+    if (this.#state === 'ended') return undefined;
     const { response } = this;
-    this.over = true;
     // A handler may well write a whole answer when it learns of the cut: there is nobody left to read it.
-    const completed = !this.#cut && (response === undefined || response.writableFinished);
-    const outcome: Outcome = completed ? 'completed' : this.#cut ? 'cut' : 'aborted';
+    const isWhole = response === undefined || response.writableFinished;
+    const outcome: Outcome = this.#state === 'cut' ? 'cut' : isWhole ? 'completed' : 'aborted';
+    this.#state = 'ended';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, this.ageMs);
     this.#forget?.();
-    this.#leave();
+    this.#context.inFlight.leave();
     return outcome;
   }
 
@@ -260,7 +258,7 @@ export class Exchange implements Context {
         `Handler of ${this.method} ${this.#route?.pattern} failed: ${messageOf(error)}`,
       );
     }
-    if (response.destroyed || response.writableEnded || this.answered) return;
+    if (response.destroyed || response.writableEnded || this.#state !== 'open') return;
     if (response.headersSent) {
       // Half an answer must not look like a whole one.
       response.destroy();

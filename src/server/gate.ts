@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
-import type { Connection, Connections } from './connections.ts';
-import type { InFlight, Leave } from './in-flight.ts';
+import type { Connection, Connections, GatedResponse } from './connections.ts';
+import type { InFlight } from './in-flight.ts';
+import type { RequestAudit } from './request-audit.ts';
 import { errorBody } from './response.ts';
 
 export type RefusalReason = 'starting' | 'stopping' | 'overloaded';
@@ -21,6 +22,8 @@ export interface GateSettings {
   readonly enableFailSafe: boolean;
   /** Requests in flight past which new ones are refused; 0 for no limit. */
   readonly maxInFlight: number;
+  /** Unanswered requests on one connection past which it is not read. */
+  readonly maxPipelined: number;
   /** Seconds, for `Retry-After`. */
   readonly retryAfter: number;
 }
@@ -67,7 +70,7 @@ export class Gate {
   readonly #inFlight: InFlight;
   readonly #connections: Connections;
   readonly #log: Logger;
-  readonly #summed: (count: number) => void;
+  readonly #requestAudit: RequestAudit;
   readonly #counts: Record<RefusalReason, number> = { starting: 0, stopping: 0, overloaded: 0 };
   #settings: GateSettings;
   #refusals: Record<RefusalReason, Refusal>;
@@ -81,7 +84,7 @@ export class Gate {
       inFlight: InFlight;
       connections: Connections;
       log: Logger;
-      summed: (count: number) => void;
+      requestAudit: RequestAudit;
     },
     settings: GateSettings,
   ) {
@@ -89,7 +92,7 @@ export class Gate {
     this.#inFlight = parts.inFlight;
     this.#connections = parts.connections;
     this.#log = parts.log;
-    this.#summed = parts.summed;
+    this.#requestAudit = parts.requestAudit;
     this.#settings = settings;
     this.#refusals = refusalsFor(settings);
   }
@@ -104,25 +107,37 @@ export class Gate {
     return this.#counts;
   }
 
-  /** Admits one request: counted before anything is awaited, so a drain cannot miss it. Undefined means: refuse it. */
-  admit(): Leave | undefined {
-    return this.#closedBecause() === undefined ? this.#inFlight.enter() : undefined;
+  get maxPipelined(): number {
+    return this.#settings.maxPipelined;
+  }
+
+  /** Whether the state alone, without regard to the load, keeps requests out. */
+  get isLocked(): boolean {
+    const reason = this.#closedBecause();
+    return reason === 'starting' || reason === 'stopping';
+  }
+
+  /** Admits one request: counted before anything is awaited, so a drain cannot miss it. False means: refuse it. */
+  admit(): boolean {
+    if (this.#closedBecause() !== undefined) return false;
+    this.#inFlight.add();
+    return true;
   }
 
   /** Answers a request that was not admitted with 503, in its turn on its connection. It is never dispatched. */
-  refuse(connection: Connection, response: ServerResponse): void {
+  refuse(connection: Connection, response: GatedResponse): void {
     const reason = this.#closedBecause() ?? 'stopping';
     this.#count(reason);
     if (reason === 'overloaded') {
-      connection.passOver(response);
+      connection.noteRefused();
       this.#refusals.overloaded.write(response, false);
       return;
     }
-    connection.refused.push(response);
-    connection.markLast();
+    const isFirst = connection.addRefused(response);
+    connection.announceClose();
     // The parser runs through all that came in one read before it yields: wait for that, so that of several
     // pipelined requests only the last is told that the connection closes.
-    if (connection.refused.length === 1) process.nextTick(() => this.answer(connection));
+    if (isFirst) process.nextTick(() => this.answer(connection));
   }
 
   /** Answers what is refused on this connection, if its turn has come and the gate does not hold its answers. */
@@ -132,9 +147,11 @@ export class Gate {
 
   /** Answers what is refused on this connection, if its turn has come, without regard to the hold. */
   answerHeld(connection: Connection): void {
-    if (connection.refused.length === 0) return;
     const refusal = this.#refusals[this.#lifecycle.state === 'starting' ? 'starting' : 'stopping'];
-    connection.answerRefused((response, last) => refusal.write(response, last));
+    const responses = connection.takeRefused();
+    for (const [index, response] of responses.entries()) {
+      refusal.write(response, index === responses.length - 1 && connection.endsWithLatest);
+    }
   }
 
   /** Keeps refusals back: a client that waits for an answer opens no new connection. */
@@ -147,10 +164,11 @@ export class Gate {
     for (const connection of this.#connections) this.answer(connection);
   }
 
-  /** Refuses a request of which only a part has come, on a connection that is about to be closed. */
-  refuseHalfSent(connection: Connection): void {
-    this.#count('stopping');
-    connection.socket.write(this.#refusals.stopping.raw());
+  /** Refuses what node:http cannot answer: a request of which only a part has come, or one that is ambiguous. */
+  refuseRaw(connection: Connection): void {
+    const reason = this.#lifecycle.state === 'starting' ? 'starting' : 'stopping';
+    this.#count(reason);
+    connection.socket.write(this.#refusals[reason].raw());
   }
 
   /** Writes the summary that is due, now. */
@@ -159,7 +177,7 @@ export class Gate {
     this.#summary = undefined;
     for (const [reason, count] of this.#unreported) {
       this.#log.warn({ refused: count }, `Refused ${count} requests: ${reason}`);
-      this.#summed(count);
+      this.#requestAudit.refused(count);
     }
     this.#unreported.clear();
   }

@@ -1,16 +1,14 @@
 import type { ServerResponse } from 'node:http';
 import type { Exchange } from './exchange.ts';
+import type { RequestAudit } from './request-audit.ts';
 import { sendError } from './response.ts';
-
-/** Puts an answer on record; `whole` when nothing comes after it. False when it could not be. */
-type Keep = (exchange: Exchange, whole: boolean, status: number) => Promise<boolean>;
 
 /**
  * Holds an answer back until it is on record: its first byte, and its end. What the handler writes meanwhile is kept
  * in order. An answer that cannot be recorded does not leave: the client gets a 500, or the end of the connection
  * when the handler has settled the head already.
  */
-export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: Keep): void {
+export function holdAnswer(exchange: Exchange, response: ServerResponse, audit: RequestAudit): void {
   const write = response.write.bind(response) as (...args: unknown[]) => boolean;
   const end = response.end.bind(response) as (...args: unknown[]) => ServerResponse;
   const flushHeaders = response.flushHeaders.bind(response);
@@ -33,7 +31,7 @@ export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: K
   response.end = (...args: unknown[]): ServerResponse => {
     if (ended) return response;
     ended = true;
-    exchange.answered = true;
+    exchange.answer();
     if (held !== undefined) held.push(() => finish(args));
     else finish(args);
     return response;
@@ -41,14 +39,14 @@ export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: K
 
   /** The first bytes wait for a record that says that the answer has begun. */
   function hold(step: () => unknown): void {
-    // As without us: once something is written the head is what it is, and a handler that fails later finds it so.
+    // As in node:http: once something is written the head cannot change any more.
     if (!response.headersSent) response.writeHead(response.statusCode);
     if (held !== undefined) {
       held.push(step);
       return;
     }
     held = [step];
-    void keep(exchange, false, response.statusCode).then(release);
+    void audit.keep(exchange, false, response.statusCode).then(release);
   }
 
   function release(kept: boolean): void {
@@ -63,26 +61,25 @@ export function holdAnswer(exchange: Exchange, response: ServerResponse, keep: K
     const done = attempt(() => {
       for (const step of steps) room = step();
     });
-    // When the socket is full, node:http says itself when it is not any more.
+    // When the socket is full, node:http emits `drain` itself.
     if (done && blocked && room !== false && !ended) response.emit('drain');
   }
 
   function finish(args: unknown[]): void {
-    void keep(exchange, true, response.statusCode).then((kept) => {
+    void audit.keep(exchange, true, response.statusCode).then((kept) => {
       if (kept) attempt(() => end(...args));
       else refuse();
     });
   }
 
-  /** What node:http refuses to write would have been thrown at the handler: it is the handler's failure still. */
+  /** What node:http refuses to write would have been thrown at the handler, so it counts as the handler's failure. */
   function attempt(step: () => void): boolean {
     try {
       step();
       return true;
     } catch (error) {
       ended = false;
-      exchange.answered = false;
-      exchange.recorded = false;
+      exchange.reopen();
       exchange.fail(error);
       return false;
     }

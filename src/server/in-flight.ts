@@ -23,17 +23,26 @@ export class InFlight {
     return Atomics.load(this.#cells, COUNT);
   }
 
+  /** Counts one, for work that ends somewhere else than a request does. */
   enter(): Leave {
-    const cells = this.#cells;
-    Atomics.add(cells, COUNT, 1);
+    this.add();
     let inside = true;
     return () => {
-      if (!inside) return;
+      if (inside) this.leave();
       inside = false;
-      // Waking costs a system call, so it is done only for a drain that waits, and only by the last one out.
-      if (Atomics.sub(cells, COUNT, 1) === 1 && Atomics.load(cells, WATCHED) === 1)
-        Atomics.notify(cells, COUNT);
     };
+  }
+
+  /** Counts one. Its owner calls `leave` once: the gate counts what it admits, the exchange leaves when it ends. */
+  add(): void {
+    Atomics.add(this.#cells, COUNT, 1);
+  }
+
+  leave(): void {
+    const cells = this.#cells;
+    // Waking costs a system call, so it is done only for a drain that waits, and only by the last one out.
+    if (Atomics.sub(cells, COUNT, 1) === 1 && Atomics.load(cells, WATCHED) === 1)
+      Atomics.notify(cells, COUNT);
   }
 
   /** Resolves when nothing is in flight, whichever thread the last one leaves from. */

@@ -51,6 +51,8 @@ export interface UpgradeMatch {
 const NOT_FOUND: Match = { kind: 'not found' };
 const BAD_TARGET: Match = { kind: 'bad target' };
 const ANY = '*';
+/** No URI has these (RFC 3986), and two readers make different things of them. A fragment never leaves the client. */
+const NO_TARGET = /[^!"$-[\]-~]/;
 
 /** Everything that answers on one pattern. */
 class Endpoint {
@@ -184,6 +186,8 @@ export class Router {
     const query = url.indexOf('?');
     const path = query === -1 ? url : url.slice(0, query);
     const known = this.#static.get(path)?.match(method);
+    if (known !== undefined && query === -1) return known;
+    if (NO_TARGET.test(url)) return BAD_TARGET;
     if (known !== undefined) return known;
     if (path === '*') return method === 'OPTIONS' ? { kind: 'options', allow: 'OPTIONS' } : BAD_TARGET;
     const parts = partsOf(path);

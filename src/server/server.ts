@@ -1,19 +1,14 @@
-import {
-  createServer,
-  type IncomingMessage,
-  type Server,
-  type ServerOptions,
-  ServerResponse,
-  STATUS_CODES,
-} from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerOptions, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { mostConnections } from '../platform/descriptors.ts';
-import type { Connection, Connections } from './connections.ts';
+import { Connection, type Connections, GatedResponse } from './connections.ts';
 import { dispatch } from './dispatch.ts';
-import { Exchange, type Outcome, type ServerContext } from './exchange.ts';
+import { Exchange, type ServerContext } from './exchange.ts';
 import type { Gate } from './gate.ts';
 import { holdAnswer } from './hold-answer.ts';
+import { hasValidHost } from './host.ts';
+import type { RequestAudit } from './request-audit.ts';
 import { errorBody, sendError } from './response.ts';
 import type { Router, UpgradeMatch } from './router.ts';
 
@@ -33,10 +28,7 @@ export interface ServerParts extends ServerContext {
   readonly router: Router;
   /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
   readonly accepting: () => boolean;
-  /** Set when an answer may only leave once it is on record; false when it cannot be recorded. */
-  readonly keep?: ((exchange: Exchange, whole: boolean, status: number) => Promise<boolean>) | undefined;
-  /** Hears of every admitted request when it is over. */
-  readonly ended: (exchange: Exchange, outcome: Outcome) => void;
+  readonly requestAudit: RequestAudit;
 }
 
 export interface GatedServer {
@@ -52,18 +44,34 @@ const LATENESS_CHECK_MS = 1_000;
 const DROPPED_SUMMARY_MS = 1_000;
 
 /**
- * The service's door: a node:http server in which every event by which a request can arrive leads to `arrive`, and
- * from there through the gate and the router to a handler.
+ * A node:http server in which every event by which a request can arrive leads to `arrive`, and from there through the
+ * gate and the router to a handler. `end` is the other end of each request.
  */
 export function createHttpServer(parts: ServerParts, limits: ServerLimits): GatedServer {
-  const { gate, connections, router } = parts;
-  const options: ServerOptions & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
+  const { gate, connections, router, requestAudit } = parts;
+
+  /** Node tells the end of a response by events; heard here, they cost no listeners. */
+  class Response<R extends IncomingMessage = IncomingMessage> extends GatedResponse<R> {
+    override emit(event: string | symbol, ...args: unknown[]): boolean {
+      if (event === 'close') closed(this);
+      else if (event === 'error' && this.exchange !== undefined) {
+        // Written to after its end: the handler's failure, not the end of the service.
+        this.exchange.fail(args[0]);
+        if (this.listenerCount('error') === 0) return true;
+      }
+      return super.emit(event, ...args);
+    }
+  }
+
+  type Options = ServerOptions<typeof IncomingMessage, typeof Response>;
+  const options: Options & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
+    ServerResponse: Response,
     maxHeaderSize: limits.maxHeaderBytes,
     connectionsCheckingInterval: LATENESS_CHECK_MS,
     // Checked below, behind the gate: while stopping even a request without a Host gets the 503.
     requireHostHeader: false,
     // Newer versions of Node ask; older ones take every upgrade once there is a listener.
-    shouldUpgradeCallback: (request) => router.matchUpgrade(request.url ?? '') !== undefined,
+    shouldUpgradeCallback: (request) => upgradeOf(request) !== undefined,
   };
   const server = createServer(options);
   let dropped = 0;
@@ -74,18 +82,20 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   server.on('checkContinue', read);
   server.on('checkExpectation', read);
   server.on('connect', (request) => {
-    inTurn(request, () => arrive(request, responseOn(request)));
+    inTurn(request, () => arrive(responseOn(request)));
   });
   server.on('drop', onDropped);
   server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
 
   function onConnection(socket: Socket): void {
-    connections.open(socket, end);
+    const connection = connections.open(socket);
     // node:http ends our side as soon as the client has ended its own: what is held for it is answered before that.
-    socket.prependListener('end', () => {
-      const connection = connections.of(socket);
-      if (connection !== undefined) gate.answerHeld(connection);
+    socket.prependListener('end', () => gate.answerHeld(connection));
+    socket.on('close', () => {
+      connections.closed(connection);
+      // Responses queued behind the current one get no `close` event of their own from Node.
+      for (const exchange of connection.exchanges()) end(connection, exchange);
     });
   }
 
@@ -102,59 +112,90 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }, DROPPED_SUMMARY_MS).unref();
   }
 
-  function read(request: IncomingMessage, response: ServerResponse): void {
+  function read(request: IncomingMessage, response: Response): void {
     // Behind what was no request: the parser may go on, but another reader would not.
-    if (connections.of(request.socket)?.concluded) return;
-    const doubt = ambiguityOf(request);
-    if (doubt === undefined) arrive(request, response);
+    if (Connection.of(request.socket)?.readsNoMore) return;
+    const ambiguity = ambiguityOf(request);
+    if (ambiguity === undefined) arrive(response);
     else {
       request.resume();
-      onMalformed(doubt, request.socket);
+      onMalformed(ambiguity, request.socket);
     }
   }
 
-  function arrive(request: IncomingMessage, response: ServerResponse, serve = serveRequest): void {
-    const connection = connections.arrived(request, response);
+  function arrive(response: Response, serve = serveRequest): void {
+    const connection = connections.arrived(response.req, response);
     if (connection === undefined || connection.closing) return;
-    const leave = gate.admit();
-    if (leave === undefined) {
+    if (connection.isFull(gate.maxPipelined)) connection.addWaiting(response);
+    else judge(connection, response, serve);
+  }
+
+  /** Admits a request and has it served, or refuses it. */
+  function judge(connection: Connection, response: GatedResponse, serve = serveRequest): void {
+    connection.judge(response);
+    if (!gate.admit()) {
       gate.refuse(connection, response);
       return;
     }
-    const exchange = new Exchange(request, response, connection.client, leave, parts);
+    const exchange = new Exchange(response.req, response, connection.client, parts);
+    response.exchange = exchange;
     connection.begin(exchange);
-    if (isLeaving()) connection.markLast();
-    response.on('close', () => end(connection, exchange));
-    // Written to after its end: the handler's failure, not the end of the service.
-    response.on('error', (error) => exchange.fail(error));
+    if (asksClientsToLeave()) connection.announceClose();
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
-    if (parts.keep !== undefined) holdAnswer(exchange, response, parts.keep);
+    if (requestAudit.isStrict) holdAnswer(exchange, response, requestAudit);
     serve(exchange, response);
   }
 
-  /** Whether clients are to come back on another connection, which each last answer on one tells them. */
-  function isLeaving(): boolean {
+  /** Whether the last answer on each connection asks its client to come back on another one. */
+  function asksClientsToLeave(): boolean {
     return parts.lifecycle.state === 'stopping' || !parts.accepting();
   }
 
-  function serveRequest(exchange: Exchange, response: ServerResponse): void {
+  function serveRequest(exchange: Exchange, response: GatedResponse): void {
     dispatch(router, exchange, response);
+  }
+
+  function closed(response: GatedResponse): void {
+    const { owner, exchange } = response;
+    if (owner === undefined) return;
+    owner.answered(response);
+    if (exchange !== undefined) end(owner, exchange);
+    for (;;) {
+      const next = owner.takeWaiting(gate.maxPipelined);
+      if (next === undefined) return;
+      judge(owner, next);
+    }
+  }
+
+  /** The end of an admitted request: its response, or its connection, is closed. */
+  function end(connection: Connection, exchange: Exchange): void {
+    const outcome = exchange.end();
+    if (outcome === undefined) return;
+    connections.outcomes[outcome] += 1;
+    requestAudit.ended(exchange, outcome);
+    connection.remove(exchange);
+    gate.answer(connection);
   }
 
   /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
   function onUpgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
-    const taker = router.matchUpgrade(request.url ?? '');
+    const taker = upgradeOf(request);
     inTurn(request, () => {
-      if (taker !== undefined) arriveForUpgrade(request, stream, head, taker);
+      if (taker !== undefined && hasValidHost(request)) arriveForUpgrade(request, stream, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
-      else arrive(request, responseOn(request), hasBody(request) ? refuseBody : serveRequest);
+      else arrive(responseOn(request), hasBody(request) ? refuseBody : serveRequest);
     });
   }
 
-  function refuseBody(exchange: Exchange, response: ServerResponse): void {
+  /** Who takes the upgrade that a request asks for. From HTTP/1.0 it is ignored (RFC 9110 section 7.8). */
+  function upgradeOf({ httpVersion, url }: IncomingMessage): UpgradeMatch | undefined {
+    return httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
+  }
+
+  function refuseBody(exchange: Exchange, response: GatedResponse): void {
     exchange.run(router.unrouted, [], response, () =>
       sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.'),
     );
@@ -166,19 +207,17 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     head: Buffer,
     taker: UpgradeMatch,
   ): void {
-    const connection = connections.arrived(request);
-    if (connection === undefined) return;
-    const leave = gate.admit();
-    if (leave === undefined) {
-      gate.refuse(connection, responseOn(request));
+    if (!gate.admit()) {
+      arrive(responseOn(request));
       return;
     }
-    const exchange = new Exchange(request, undefined, connection.client, leave, parts);
+    const connection = connections.arrived(request);
+    if (connection === undefined) return;
+    const exchange = new Exchange(request, undefined, connection.client, parts);
     connection.begin(exchange);
-    const { keep } = parts;
-    if (keep === undefined) exchange.runUpgrade(taker.route, taker.values, stream, head);
+    if (!requestAudit.isStrict) exchange.runUpgrade(taker.route, taker.values, stream, head);
     else {
-      void keep(exchange, false, 101).then((kept) => {
+      void requestAudit.keep(exchange, false, 101).then((kept) => {
         if (kept) exchange.runUpgrade(taker.route, taker.values, stream, head);
         else request.socket.destroy();
       });
@@ -191,44 +230,55 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
    */
   function inTurn(request: IncomingMessage, step: () => void): void {
     const { socket } = request;
-    const connection = connections.of(socket);
+    const connection = Connection.of(socket);
     if (connection === undefined || connection.closing) return;
     socket.on('error', () => socket.destroy());
-    socket.on('drain', () => connection.exchanges[0]?.response?.emit('drain'));
-    const doubt = ambiguityOf(request);
-    connection.conclude(doubt === undefined ? step : () => answerMalformed(connection, doubt));
-    if (isLeaving()) connection.markLast();
-  }
-
-  function end(connection: Connection, exchange: Exchange): void {
-    if (!connection.end(exchange)) return;
-    parts.ended(exchange, exchange.end());
-    if (connection.refused.length > 0) gate.answer(connection);
+    socket.on('drain', () => connection.current?.response?.emit('drain'));
+    const ambiguity = ambiguityOf(request);
+    connection.endAfterLatest(
+      ambiguity === undefined ? step : () => answerMalformed(gate, connection, ambiguity),
+    );
+    if (asksClientsToLeave()) connection.announceClose();
   }
 
   /** What cannot be parsed ends the connection, but not before the requests ahead of it are answered. */
   function onMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
-    const connection = connections.of(socket);
+    const connection = Connection.of(socket);
     if (connection?.closing) return;
     if (connection === undefined || !socket.writable) {
       socket.destroy(error);
       return;
     }
     if (connection.sending) {
-      const broken = connection.unread;
+      const broken = connection.receiving;
       if (broken === undefined) {
-        connection.giveUp();
+        connection.closeAfterLatest();
         return;
       }
       // It will never be complete.
-      if (broken.response?.headersSent || connection.exchanges.length > 1) {
+      if (broken.response?.headersSent || connection.current !== broken) {
         socket.destroy(error);
         return;
       }
       end(connection, broken);
     }
-    connection.conclude(() => answerMalformed(connection, error));
-    if (isLeaving()) connection.markLast();
+    connection.endAfterLatest(() => answerMalformed(gate, connection, error));
+    if (asksClientsToLeave()) connection.announceClose();
+  }
+
+  /** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
+  function responseOn(request: IncomingMessage): Response {
+    const { socket } = request;
+    const response = new Response(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(socket);
+    socket.resume();
+    response.once('finish', () => {
+      response.detachSocket(socket);
+      socket.destroySoon();
+      response.emit('close');
+    });
+    return response;
   }
 }
 
@@ -246,13 +296,19 @@ export function applyLimits(server: Server, limits: ServerLimits): void {
   else Reflect.deleteProperty(server, 'maxConnections');
 }
 
-function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): void {
-  const status = statusOf(error);
-  const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
-  connection.socket.write(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
+/** Answers, by hand, what node:http has given up, and ends the connection. */
+function answerMalformed(gate: Gate, connection: Connection, error: NodeJS.ErrnoException): void {
+  // What was read as a request is refused as one.
+  if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection);
+  else {
+    const status = statusOf(error);
+    const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
+    connection.socket.write(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
+        `Content-Length: ${Buffer.byteLength(body)}\r\nDate: ${new Date().toUTCString()}\r\n` +
+        `Connection: close\r\n\r\n${body}`,
+    );
+  }
   connection.close();
 }
 
@@ -260,8 +316,12 @@ function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): 
  * What node:http takes for a request, and a stricter reader in front of us may not: where the two disagree about where
  * it ends, or what it is, one of them is given what the other has never seen.
  */
-function ambiguityOf({ httpVersion, headers }: IncomingMessage): NodeJS.ErrnoException | undefined {
+function ambiguityOf({ httpVersion, headers }: IncomingMessage): AmbiguousRequest | undefined {
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return new AmbiguousRequest('VERSION');
+  const length = headers['content-length'];
+  // RFC 9110 section 8.6 allows leading zeros, but another reader may take them for an octal number.
+  if (length !== undefined && length.length > 1 && length.startsWith('0'))
+    return new AmbiguousRequest('LENGTH');
   const coding = headers['transfer-encoding'];
   if (coding === undefined) return undefined;
   // RFC 9112 sections 6.1 and 6.3: the last coding is chunked, there is no other that we know, and 1.0 has none.
@@ -273,36 +333,32 @@ function ambiguityOf({ httpVersion, headers }: IncomingMessage): NodeJS.ErrnoExc
 class AmbiguousRequest extends Error {
   readonly code: string;
 
-  constructor(code: 'VERSION' | 'CODING') {
-    super(`a request in doubt: ${code}`);
+  constructor(code: 'VERSION' | 'LENGTH' | 'CODING') {
+    super(`an ambiguous request: ${code}`);
     this.code = code;
   }
 }
 
-function statusOf(error: NodeJS.ErrnoException): number {
-  if (error.code === 'VERSION') return 505;
-  if (error.code === 'HPE_HEADER_OVERFLOW') return 431;
-  if (error.code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') return 413;
-  return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+/** The versions that RFC 9112 section 2.3 gives a form, and that are not ours. */
+const OTHER_VERSION = /^[^\r\n]* HTTP\/\d\.\d\r?\n/;
+
+function statusOf(error: NodeJS.ErrnoException & { readonly rawPacket?: Buffer }): number {
+  switch (error.code) {
+    case 'VERSION':
+      return 505;
+    case 'HPE_INVALID_VERSION':
+      return OTHER_VERSION.test(error.rawPacket?.toString('latin1') ?? '') ? 505 : 400;
+    case 'HPE_HEADER_OVERFLOW':
+      return 431;
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return 408;
+    default:
+      return 400;
+  }
 }
 
 function hasBody(request: IncomingMessage): boolean {
   return (
     request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0
   );
-}
-
-/** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
-function responseOn(request: IncomingMessage): ServerResponse {
-  const { socket } = request;
-  const response = new ServerResponse(request);
-  response.shouldKeepAlive = false;
-  response.assignSocket(socket);
-  socket.resume();
-  response.once('finish', () => {
-    response.detachSocket(socket);
-    socket.destroySoon();
-    response.emit('close');
-  });
-  return response;
 }

@@ -88,7 +88,7 @@ t.test('SIGHUP takes what was edited in .env, and a mistake in it changes nothin
 t.test('every live setting is in force after a reload', async (t) => {
   const made = await running(t, { config: { adminToken: TOKEN } });
   const { service, stateDir, operator } = made;
-  const base = { host: '127.0.0.1', port: 0, opsPort: 0, stateDir } as const;
+  const base = { host: '127.0.0.1', port: 0, opsPort: 0, stateDir, auditLog: 'off' } as const;
   const emergency = (token: string): Promise<Response> =>
     operator('/admin/emergency-shutdown', { method: 'POST', headers: { authorization: `Bearer ${token}` } });
 

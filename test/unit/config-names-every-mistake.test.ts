@@ -31,6 +31,7 @@ const DEFAULTS: Record<SettingName, unknown> = {
   headersTimeoutMs: 60_000,
   maxConnections: 0,
   maxRequestsPerSocket: 0,
+  maxPipelined: 64,
   maxHeaderBytes: 16_384,
   logLevel: 'info',
   logFormat: undefined,
@@ -96,6 +97,11 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
   MAX_IN_FLIGHT: { rule: COUNT, good: { 0: 0, 2147483647: 2 ** 31 - 1 }, bad: NOT_COUNTS },
   MAX_CONNECTIONS: { rule: COUNT, good: { 10: 10 }, bad: NOT_COUNTS },
   MAX_REQUESTS_PER_SOCKET: { rule: COUNT, good: { 10: 10 }, bad: NOT_COUNTS },
+  MAX_PIPELINED: {
+    rule: 'a whole number from 1 to 65535',
+    good: { 1: 1, 65535: 65_535 },
+    bad: ['0', '65536', 'none'],
+  },
   MAX_HEADER_BYTES: {
     rule: 'a whole number from 1024 to 1048576',
     good: { 1024: 1024, 1048576: 1_048_576 },

@@ -14,6 +14,8 @@ type Found = { kind: string; pattern?: string; values?: readonly string[]; allow
 
 function modelMatch(entries: readonly Entry[], method: string, target: string): Found {
   const path = target.split('?')[0] ?? '';
+  if ([...target].some((character) => character <= ' ' || character > '~' || '#\\'.includes(character)))
+    return { kind: 'bad target' };
   if (path === '*')
     return method === 'OPTIONS' ? { kind: 'options', allow: 'OPTIONS' } : { kind: 'bad target' };
   if (!path.startsWith('/')) return { kind: 'bad target' };

@@ -11,6 +11,7 @@ import { deferred } from '../../src/platform/deferred.ts';
 import { Connections } from '../../src/server/connections.ts';
 import { Gate } from '../../src/server/gate.ts';
 import { InFlight, type Leave } from '../../src/server/in-flight.ts';
+import { RequestAudit } from '../../src/server/request-audit.ts';
 
 /** What a stop may take beyond its delay and its deadline: the quiet tail, and the turns of the loop. */
 const TAIL_MS = 500;
@@ -110,9 +111,9 @@ async function playPlan({ before, delayMs, timeoutMs, events }: Plan): Promise<v
     const { lifecycle, gate, inFlight } = scene;
     const held: Leave[] = [];
     const come = (): void => {
-      const leave = gate.admit();
-      check((leave === undefined) === (lifecycle.state !== 'running'), 'the gate is as the state says');
-      if (leave !== undefined) held.push(leave);
+      const admitted = gate.admit();
+      check(admitted === (lifecycle.state === 'running'), 'the gate is as the state says');
+      if (admitted) held.push(() => inFlight.leave());
     };
     for (let count = 0; count < before; count += 1) come();
 
@@ -176,8 +177,8 @@ function sceneOf(scene: Scene) {
   let atLock = 0;
   lifecycle.to('running');
   const gate = new Gate(
-    { lifecycle, inFlight, connections: new Connections(), log, summed: () => undefined },
-    { enableFailSafe: true, maxInFlight: 0, retryAfter: 5 },
+    { lifecycle, inFlight, connections: new Connections(), log, requestAudit: new RequestAudit() },
+    { enableFailSafe: true, maxInFlight: 0, maxPipelined: 64, retryAfter: 5 },
   );
   const backend: Backend = {
     ...{ where: 'nowhere', ready: true, responsive: true, generation: 1 },

@@ -16,9 +16,9 @@ t.test('workers do not outlive their controller, not even a blocked one', async 
   const held = (await crew.connect()).get('/hold/a');
   await service.line('holding a');
   service.signal('SIGKILL');
-  t.not(await blocking.ended, undefined, 'the blocked one is killed by its own recorder');
   await service.line('The controller is gone');
   crew.open('a');
   t.equal((await held.response()).status, 200, 'the others complete what they have');
+  t.not(await blocking.ended, undefined, 'the blocked one is killed by its own recorder');
   for (const pid of pids) await gone(pid);
 });

@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import { type App, type AppSource, loadApp } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { auditFile, type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -18,16 +18,16 @@ import { addServiceRoutes } from '../../ops/routes.ts';
 import { OLDEST } from '../../ops/status.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
 import { Connections } from '../../server/connections.ts';
-import type { Exchange, Outcome, ServerContext } from '../../server/exchange.ts';
+import type { Exchange, ServerContext } from '../../server/exchange.ts';
 import { Gate } from '../../server/gate.ts';
 import { InFlight } from '../../server/in-flight.ts';
+import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
 import { closeAcceptQueue } from '../accept-queue.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
-import { RequestAudit } from './request-audit.ts';
 import { watchStalledBodies } from './stalled-bodies.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
@@ -55,7 +55,6 @@ export class InProcess implements Backend {
   readonly #gate: Gate;
   readonly #requestAudit = new RequestAudit();
   readonly #loopDelay = new LoopDelay();
-  readonly #outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
   #config: Config;
   #generation = 1;
   #starting: Promise<void> | undefined;
@@ -71,10 +70,9 @@ export class InProcess implements Backend {
     this.#listener = listener ?? new OwnListener(config.host, config.port);
     const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
     this.#gate = new Gate(
-      { ...context, connections: this.#connections, summed: (count) => this.#requestAudit.refused(count) },
+      { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
     );
-    const strict = config.auditMode === 'strict' && auditFile(config) !== undefined;
     this.#http = createHttpServer(
       {
         ...context,
@@ -83,13 +81,7 @@ export class InProcess implements Backend {
         router: this.#router,
         accepting: () => this.#listener.accepting,
         recorder,
-        keep: strict
-          ? (exchange, whole, status) => this.#requestAudit.keep(exchange, whole, status)
-          : undefined,
-        ended: (exchange, outcome) => {
-          this.#outcomes[outcome] += 1;
-          this.#requestAudit.ended(exchange, outcome);
-        },
+        requestAudit: this.#requestAudit,
       },
       config,
     );
@@ -124,7 +116,7 @@ export class InProcess implements Backend {
   }
 
   async start(audit: AuditLog | undefined): Promise<void> {
-    this.#requestAudit.use(audit);
+    if (audit !== undefined) this.#requestAudit.use(audit);
     this.#loopDelay.begin();
     const { startTimeoutMs } = this.#config;
     this.#starting = this.#startApp();
@@ -178,7 +170,7 @@ export class InProcess implements Backend {
       connections: { open: this.#connections.size, idle: this.#connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
       tallies: this.#router.tallies(),
-      cut: this.#outcomes.cut,
+      cut: this.#connections.outcomes.cut,
       event_loop: this.#loopDelay.read(),
       workers: null,
       replaced: null,
@@ -208,9 +200,9 @@ export class InProcess implements Backend {
     this.#endStallWatch = watchStalledBodies(this.#connections, (exchange) =>
       this.#host.cut([this.#cutExchange(exchange, 'its body has stalled')]),
     );
-    for (const connection of this.#connections) connection.markLast();
+    for (const connection of this.#connections) connection.announceClose();
     if (!this.#config.enableFailSafe) this.#listener.close();
-    const { completed, aborted } = this.#outcomes;
+    const { completed, aborted } = this.#connections.outcomes;
     if (this.#atLock.atMs === 0)
       this.#atLock = { atMs: performance.now(), completed, aborted, refused: this.#gate.refused.stopping };
     return this.#inFlight.count;
@@ -260,7 +252,7 @@ export class InProcess implements Backend {
    */
   async retire(): Promise<void> {
     this.#listener.close();
-    for (const connection of this.#connections) connection.markLast();
+    for (const connection of this.#connections) connection.announceClose();
     await this.#connections.emptied();
   }
 
@@ -278,8 +270,8 @@ export class InProcess implements Backend {
     this.#gate.flushSummary();
     this.#loopDelay.end();
     return {
-      completed: this.#outcomes.completed - this.#atLock.completed,
-      aborted: this.#outcomes.aborted - this.#atLock.aborted,
+      completed: this.#connections.outcomes.completed - this.#atLock.completed,
+      aborted: this.#connections.outcomes.aborted - this.#atLock.aborted,
       refused: this.#gate.refused.stopping - this.#atLock.refused,
       cut,
       exitCode,

@@ -48,9 +48,9 @@ export async function hangUp(
 ): Promise<void> {
   let ended = 0;
   for (const connection of connections) {
-    if (connection.halfSent) gate.refuseHalfSent(connection);
+    if (connection.halfSent) gate.refuseRaw(connection);
     if (connection.isAtRest) connection.socket.destroy();
-    else if (connection.exchanges.length === 0) connection.socket.end();
+    else if (connection.current === undefined) connection.socket.end();
     ended += 1;
     if (ended % HUNG_UP_AT_ONCE === 0) await afterReading(0);
   }

@@ -12,6 +12,7 @@ import { Lifecycle } from '../../../src/lifecycle/lifecycle.ts';
 import { Connections } from '../../../src/server/connections.ts';
 import { Gate } from '../../../src/server/gate.ts';
 import { InFlight } from '../../../src/server/in-flight.ts';
+import { RequestAudit } from '../../../src/server/request-audit.ts';
 import { Router } from '../../../src/server/router.ts';
 import { createHttpServer } from '../../../src/server/server.ts';
 import type { Admission, Dispatch } from './play.ts';
@@ -37,7 +38,7 @@ export interface Target {
 }
 
 export function openTarget(state: StateName): Promise<Target> {
-  return state === 'starting' ? StartingDoor.open() : ServiceTarget.open(state);
+  return state === 'starting' ? StartingServer.open() : ServiceTarget.open(state);
 }
 
 type Served = Exclude<StateName, 'starting'>;
@@ -170,10 +171,10 @@ class ServiceTarget implements Target {
 }
 
 /**
- * The service's door before the service runs. A process does not listen then, so this is the door by itself, as the
+ * The service's server before the service runs. A process does not listen then, so this is the server by itself, as a
  * program that embeds a service has it.
  */
-class StartingDoor implements Target {
+class StartingServer implements Target {
   readonly state = 'starting';
   readonly admission = 'refused';
   readonly #server: Server;
@@ -193,15 +194,16 @@ class StartingDoor implements Target {
       this.#dispatches.push({ serial: this.#dispatches.length, port, method, url });
       response.end();
     });
-    const gate = new Gate({ ...around, connections, summed: () => undefined }, limits);
+    const requestAudit = new RequestAudit();
+    const gate = new Gate({ ...around, connections, requestAudit }, limits);
     this.#server = createHttpServer(
-      { ...around, gate, connections, router, accepting: () => true, ended: () => undefined },
+      { ...around, gate, connections, router, accepting: () => true, requestAudit },
       limits,
     ).server;
   }
 
   static async open(): Promise<Target> {
-    const target = new StartingDoor();
+    const target = new StartingServer();
     target.#server.listen(0, '127.0.0.1');
     await once(target.#server, 'listening');
     return target;
