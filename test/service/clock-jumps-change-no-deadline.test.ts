@@ -67,13 +67,13 @@ for (const [name, ms] of [
 
 /** The only places that ask for the wall clock, and what for: timestamps that people or other processes read. */
 const WALL_CLOCK: Readonly<Record<string, string>> = {
-  'http/exchange.ts': 'the time of a record',
-  'routes/status.ts': 'the deadline as a time, for people',
-  'routes/history.ts': 'when a second of the history was, for people',
-  'service/flight-recorder.ts': 'when a request began, for another process to read',
-  'service/alone.ts': 'when a reload began, in its outcome',
-  'supervisor/reloads.ts': 'when a reload began, in its outcome',
-  'commands/reload.ts': 'compared with the outcome that another process has written',
+  'server/exchange.ts': 'the time of a record',
+  'ops/status.ts': 'the deadline as a time, for people',
+  'ops/history.ts': 'when a second of the history was, for people',
+  'backends/workers/flight-recorder.ts': 'when a request began, for another process to read',
+  'backends/in-process/alone.ts': 'when a reload began, in its outcome',
+  'backends/workers/reloads.ts': 'when a reload began, in its outcome',
+  'cli/reload.ts': 'compared with the outcome that another process has written',
 };
 
 t.test('the wall clock is asked for timestamps alone', async (t) => {

@@ -71,7 +71,6 @@ t.test('one that dies between ready and appointed is replaced too', async (t) =>
   const crew = Crew.spawn(t, { app });
   const { service } = crew;
   await service.line('the first is ready');
-  await service.line('Operator');
   service.opsPort = Number(/:(\d+)$/.exec(await service.line('Ops server listening'))?.[1]);
   await service.statusWhen(({ workers }) => workers?.some(({ state }) => state === 'serving') ?? false);
   crew.open('die');
