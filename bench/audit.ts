@@ -12,9 +12,10 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { NOTHING, sealBatch } from '../src/audit/seal.ts';
 import { verify } from '../src/audit/verify.ts';
-import { machine, median, medianAndSpread, sum, table } from './figures.ts';
+import { machine, median, medianAndSpread, sum, table } from '../test/support/figures.ts';
+import { ROOT } from '../test/support/root.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 import { playRound, type Round } from './round.ts';
-import { ROOT, ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {

@@ -14,7 +14,7 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { machine, median, table } from './figures.ts';
+import { machine, median, table } from '../test/support/figures.ts';
 
 const { values } = parseArgs({
   options: {

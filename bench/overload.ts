@@ -6,10 +6,10 @@
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { machine, table } from './figures.ts';
-import { LedgerClient } from './ledger-client.ts';
+import { machine, table } from '../test/support/figures.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 import { draw } from './picture.ts';
-import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {

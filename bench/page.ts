@@ -8,9 +8,9 @@ import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import { machine, median, medianAndSpread, table } from './figures.ts';
+import { machine, median, medianAndSpread, table } from '../test/support/figures.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 import { playRound, type Round } from './round.ts';
-import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {

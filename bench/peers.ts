@@ -8,11 +8,11 @@ import { availableParallelism, loadavg, release, tmpdir, type } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { Scenario } from './conformance/scenario.ts';
-import { SCENARIOS } from './conformance/scenarios.ts';
-import { CannotRun } from './conformance/subject.ts';
-import { checkRoutes, playAll, type Verdict } from './conformance/suite.ts';
-import { table } from './figures.ts';
+import type { Scenario } from '../test/conformance/scenario.ts';
+import { SCENARIOS } from '../test/conformance/scenarios.ts';
+import { CannotRun } from '../test/conformance/subject.ts';
+import { checkRoutes, playAll, type Verdict } from '../test/conformance/suite.ts';
+import { table } from '../test/support/figures.ts';
 import { findPeers, type Peer } from './peers/find.ts';
 import { draw, type Theme } from './picture.ts';
 

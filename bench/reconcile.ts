@@ -12,10 +12,10 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { compare, type Differences, requestsIn } from './accounts.ts';
-import { machine, table } from './figures.ts';
-import { LedgerClient } from './ledger-client.ts';
-import { type Exit, ServerProcess } from './server-process.ts';
+import { compare, type Differences, requestsIn } from '../test/support/accounts.ts';
+import { machine, table } from '../test/support/figures.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
+import { type Exit, ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
   options: {

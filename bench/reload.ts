@@ -13,13 +13,13 @@
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { machine, median, medianAndSpread, table } from './figures.ts';
-import type { Ledger } from './ledger.ts';
-import { LedgerClient } from './ledger-client.ts';
+import { machine, median, medianAndSpread, table } from '../test/support/figures.ts';
+import type { Ledger } from '../test/support/ledger.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
+import { residentBytes } from '../test/support/resident.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 import { draw } from './picture.ts';
-import { residentBytes } from './resident.ts';
 import { playRound } from './round.ts';
-import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {

@@ -14,9 +14,9 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { parseArgs } from 'node:util';
-import { machine, table } from './figures.ts';
-import { LedgerClient } from './ledger-client.ts';
-import { ROOT } from './server-process.ts';
+import { machine, table } from '../test/support/figures.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
+import { ROOT } from '../test/support/root.ts';
 
 const { values } = parseArgs({
   options: { restarts: { type: 'string', default: '5' }, json: { type: 'boolean', default: false } },

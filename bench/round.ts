@@ -1,5 +1,5 @@
 import autocannon from 'autocannon';
-import type { ServerProcess } from './server-process.ts';
+import type { ServerProcess } from '../test/support/server-process.ts';
 
 /** What a server did under a load of its fixed path for a while. */
 export interface Round {

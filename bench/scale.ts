@@ -15,12 +15,12 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Subject } from './conformance/subject.ts';
-import type { Wire } from './conformance/wire.ts';
-import { machine, median, medianAndSpread, table } from './figures.ts';
-import { IdleCrowd } from './idle-crowd.ts';
+import { Subject } from '../test/conformance/subject.ts';
+import type { Wire } from '../test/conformance/wire.ts';
+import { machine, median, medianAndSpread, table } from '../test/support/figures.ts';
+import { IdleCrowd } from '../test/support/idle-crowd.ts';
+import { residentBytes } from '../test/support/resident.ts';
 import { findPeers } from './peers/find.ts';
-import { residentBytes } from './resident.ts';
 
 const { values } = parseArgs({
   options: {

@@ -15,11 +15,11 @@ import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
-import type { Answer } from './answer-reader.ts';
-import { machine, medianAndSpread, sum, table } from './figures.ts';
-import type { Entry, Ledger } from './ledger.ts';
-import { LedgerClient } from './ledger-client.ts';
-import { type Exit, ServerProcess } from './server-process.ts';
+import type { Answer } from '../test/support/answer-reader.ts';
+import { machine, medianAndSpread, sum, table } from '../test/support/figures.ts';
+import type { Entry, Ledger } from '../test/support/ledger.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
+import { type Exit, ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
   options: {

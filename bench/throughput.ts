@@ -10,10 +10,10 @@
  */
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import { machine, median, medianAndSpread, quantile, spread, table } from './figures.ts';
+import { machine, median, medianAndSpread, quantile, spread, table } from '../test/support/figures.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 import { draw } from './picture.ts';
 import { playRound, type Round } from './round.ts';
-import { ServerProcess } from './server-process.ts';
 
 const { values } = parseArgs({
   options: {

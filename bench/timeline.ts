@@ -9,10 +9,10 @@ import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Subject } from './conformance/subject.ts';
-import { machine, table } from './figures.ts';
-import type { Ledger } from './ledger.ts';
-import { LedgerClient } from './ledger-client.ts';
+import { Subject } from '../test/conformance/subject.ts';
+import { machine, table } from '../test/support/figures.ts';
+import type { Ledger } from '../test/support/ledger.ts';
+import { LedgerClient } from '../test/support/ledger-client.ts';
 import { findPeers } from './peers/find.ts';
 import { draw } from './picture.ts';
 

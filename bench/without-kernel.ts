@@ -16,7 +16,7 @@ import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { App } from '../src/index.ts';
-import { machine, spread, table } from './figures.ts';
+import { machine, spread, table } from '../test/support/figures.ts';
 
 const { values } = parseArgs({
   options: {

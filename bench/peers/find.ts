@@ -47,7 +47,7 @@ function install(): void {
 }
 
 function ours(workers: number): Peer {
-  const app = join(ROOT, 'bench/conformance/app.mjs');
+  const app = join(ROOT, 'test/conformance/app.mjs');
   const settings = 'HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH';
   return {
     id: workers === 0 ? 'ours' : 'ours-with-workers',

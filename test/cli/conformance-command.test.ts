@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ROOT } from '../support/root.ts';
 
-const NAIVE = `"${process.execPath}" "${join(ROOT, 'bench/conformance/naive.mjs')}" exits`;
+const NAIVE = `"${process.execPath}" "${join(ROOT, 'test/conformance/naive.mjs')}" exits`;
 
 function conformance(...args: readonly string[]): { code: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    ['--import', 'tsx', join(ROOT, 'bench/conformance/run.ts'), ...args],
+    ['--import', 'tsx', join(ROOT, 'test/conformance/run.ts'), ...args],
     { cwd: ROOT, encoding: 'utf8' },
   );
   return { code: status, stdout, stderr };

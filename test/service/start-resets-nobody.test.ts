@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import t from 'tap';
-import { freePort } from '../../bench/conformance/subject.ts';
 import { probe, SERVICE_ADDRESS } from '../../src/platform/listen.ts';
+import { freePort } from '../conformance/subject.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import t from 'tap';
-import { compare, type Recorded } from '../../bench/accounts.ts';
-import { type Entry, Ledger } from '../../bench/ledger.ts';
+import { compare, type Recorded } from '../support/accounts.ts';
+import { type Entry, Ledger } from '../support/ledger.ts';
 import { ROOT } from '../support/root.ts';
 
 const LIMIT_MS = 180_000;

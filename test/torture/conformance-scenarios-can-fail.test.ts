@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import t from 'tap';
-import type { Scenario } from '../../bench/conformance/scenario.ts';
-import { SCENARIOS } from '../../bench/conformance/scenarios.ts';
-import { play } from '../../bench/conformance/suite.ts';
+import type { Scenario } from '../conformance/scenario.ts';
+import { SCENARIOS } from '../conformance/scenarios.ts';
+import { play } from '../conformance/suite.ts';
 import { ROOT } from '../support/root.ts';
 
-const SUITE = join(ROOT, 'bench/conformance');
+const SUITE = join(ROOT, 'test/conformance');
 
 const OURS =
   `HOST=127.0.0.1 OPS_PORT=off LOG_LEVEL=fatal STATE_DIR=$SCRATCH ` +

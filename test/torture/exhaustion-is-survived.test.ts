@@ -2,10 +2,10 @@ import { spawn } from 'node:child_process';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { IdleCrowd } from '../../bench/idle-crowd.ts';
-import { residentBytes } from '../../bench/resident.ts';
 import { command } from '../support/audit.ts';
+import { IdleCrowd } from '../support/idle-crowd.ts';
 import { RawClient } from '../support/raw-client.ts';
+import { residentBytes } from '../support/resident.ts';
 import { NODE_ARGS, ServiceProcess } from '../support/service-process.ts';
 import { SmallDisk } from '../support/small-disk.ts';
 

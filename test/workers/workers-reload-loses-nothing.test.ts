@@ -1,5 +1,5 @@
 import t from 'tap';
-import { LedgerClient } from '../../bench/ledger-client.ts';
+import { LedgerClient } from '../support/ledger-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
 import { Crew } from '../support/workers-service.ts';
 

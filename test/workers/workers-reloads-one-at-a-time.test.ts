@@ -1,5 +1,5 @@
 import t from 'tap';
-import { LedgerClient } from '../../bench/ledger-client.ts';
+import { LedgerClient } from '../support/ledger-client.ts';
 import { Crew, count } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.

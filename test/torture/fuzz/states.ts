@@ -6,7 +6,6 @@ import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { ROOT, ServerProcess } from '../../../bench/server-process.ts';
 import { parseConfig } from '../../../src/config/settings.ts';
 import { Lifecycle } from '../../../src/lifecycle/lifecycle.ts';
 import { Connections } from '../../../src/server/connections.ts';
@@ -15,6 +14,8 @@ import { InFlight } from '../../../src/server/in-flight.ts';
 import { RequestAudit } from '../../../src/server/request-audit.ts';
 import { Router } from '../../../src/server/router.ts';
 import { createHttpServer } from '../../../src/server/server.ts';
+import { ROOT } from '../../support/root.ts';
+import { ServerProcess } from '../../support/server-process.ts';
 import type { Admission, Dispatch } from './play.ts';
 
 /** What a service can be doing while it is fuzzed. `signalled`: running, and the signal comes in the middle. */

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { LedgerClient, type LoadOptions } from '../../ledger-client.ts';
+import { LedgerClient, type LoadOptions } from '../../support/ledger-client.ts';
 import { isCleanExit, type Observed, type Scenario, saw, say, sayExit } from '../scenario.ts';
 import { CannotRun, type Subject } from '../subject.ts';
 

@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
-import { within } from '../src/platform/deadline.ts';
+import { within } from '../../src/platform/deadline.ts';
+import { ROOT } from './root.ts';
 
-const CLIENTS = fileURLToPath(new URL('idle-clients.ts', import.meta.url));
+const CLIENTS = join(ROOT, 'test/support/idle-clients.ts');
 /** Some thousands take seconds; who takes longer waits for something that does not come. */
 const OPEN_MS = 120_000;
 

@@ -18,7 +18,7 @@ Starts the server anew for each scenario, stops it, and judges what its clients 
   --help          this
 
 Its environment: PORT, SHUTDOWN_TIMEOUT (seconds), SCRATCH (an empty directory), sometimes START_DELAY_MS.
-The routes it has to have are in bench/conformance/README.md.
+The routes it has to have are in test/conformance/README.md.
 
 Exit: 0 all pass, 1 some fail, 2 it could not be run.
 `;
