@@ -185,7 +185,8 @@ export class Controller {
       await this.#notifyRunning();
     } catch (error) {
       if (overtaken()) {
-        this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
+        const stopped = error instanceof StartError && error.exitCode === ExitCode.Ok;
+        if (!stopped) this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
         return;
       }
       await this.#giveUp();
@@ -260,6 +261,8 @@ export class Controller {
 
   /** Without its audit log the service does not go on. */
   #auditLost(error: Error): void {
+    // With workers each of them finds out, and one of them is enough.
+    if (this.#exitCode === ExitCode.AuditLost) return;
     this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
     this.#order({
       reason: 'audit',

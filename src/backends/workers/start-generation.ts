@@ -73,7 +73,8 @@ export async function tryToStart(spawner: Spawner, plan: Plan, slot: number): Pr
   }
   const failure = await becomeReady(worker, plan.config.startTimeoutMs);
   if (failure === undefined) return { worker };
-  spawner.end(worker);
+  // A stop ends it in its own way.
+  if (!spawner.stop.aborted) spawner.end(worker);
   return { failure };
 }
 

@@ -27,6 +27,8 @@ const COUNT_MS = 250;
 const CUT_MS = 500;
 /** What a worker may take to end, beyond what it was given to close. */
 const END_MS = 500;
+/** What a worker that was still starting gets to end. */
+const ABANDON_MS = 2_000;
 /** How long the system may take to end a process that was killed. */
 const REAP_MS = 2_000;
 
@@ -118,6 +120,10 @@ export class WorkerHandle {
     return signalCode === null ? `with code ${exitCode}` : `by ${signalCode}`;
   }
 
+  get #hasServed(): boolean {
+    return this.readyMs !== undefined;
+  }
+
   /** Serving, as far as it has said. */
   get isReady(): boolean {
     return this.canTake && this.state === 'serving';
@@ -162,7 +168,7 @@ export class WorkerHandle {
     name: N,
     argument: Calls[N]['argument'],
   ): Promise<Calls[N]['result'] | undefined> {
-    if (!this.canTake) return Promise.resolve(undefined);
+    if (!this.alive || !this.#child.connected) return Promise.resolve(undefined);
     this.#serial += 1;
     const answer = deferred<unknown>();
     this.#calls.set(this.#serial, answer);
@@ -173,7 +179,7 @@ export class WorkerHandle {
 
   /** Resolves when what it has in flight and has counted is fresh, or it is gone. */
   async refresh(): Promise<void> {
-    await this.#call('status', undefined);
+    if (this.#hasServed) await this.#call('status', undefined);
   }
 
   async retire(): Promise<void> {
@@ -190,16 +196,19 @@ export class WorkerHandle {
     const answered = this.#call('lock', messageOf(order)).then((inFlight) => {
       count = inFlight;
     });
+    if (!this.#hasServed) return 0;
     await within(COUNT_MS, answered);
     return count ?? (this.alive ? this.inFlightCount : 0);
   }
 
+  /** One that has not come as far as serving has nothing in flight, whatever its start is doing. */
   async drained(): Promise<void> {
-    await this.#call('drained', undefined);
+    if (this.#hasServed) await this.#call('drained', undefined);
   }
 
   /** One that does not answer is blocked, and killed: what it had in flight is known from its recorder. */
   async cut(): Promise<Cut & { readonly blocked: boolean }> {
+    if (!this.#hasServed) return { requests: [], unnamed: 0, blocked: false };
     let cut: Cut | undefined;
     const answered = this.#call('cut', undefined).then((result) => {
       cut = result;
@@ -220,11 +229,13 @@ export class WorkerHandle {
   }
 
   async release(): Promise<number> {
-    return (await this.#call('release', undefined)) ?? 0;
+    return this.#hasServed ? ((await this.#call('release', undefined)) ?? 0) : 0;
   }
 
   /** @returns whether it has left by itself */
-  async close(limits: CloseLimits): Promise<boolean> {
+  async close(given: CloseLimits): Promise<boolean> {
+    // A start that does not settle is not waited for any longer than one in this process would be.
+    const limits = this.#hasServed ? given : { stopMs: ABANDON_MS, closeMs: ABANDON_MS };
     void this.#call('close', limits).then((closed) => {
       this.closed = closed;
     });

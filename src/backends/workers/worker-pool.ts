@@ -76,9 +76,8 @@ export class WorkerPool {
     return this.#serving.some(({ isReady }) => isReady);
   }
 
-  /** Those whose end is waited for: all that have ever been ready. */
-  get started(): WorkerHandle[] {
-    return [...this.#all].filter(({ readyMs }) => readyMs !== undefined);
+  get all(): WorkerHandle[] {
+    return [...this.#all];
   }
 
   use(audit: AuditLog | undefined): void {
@@ -171,19 +170,16 @@ export class WorkerPool {
     for (const worker of this.#all) worker.tell({ type: 'reopen' });
   }
 
-  /** From now on nothing is replaced. One that is not ready has nothing in flight and ends. */
+  /** From now on nothing is started or replaced. */
   stopOrdered(order: StopOrder): void {
     this.#stop.abort();
-    for (const worker of this.#all) {
-      if (worker.readyMs === undefined) this.#kill(worker);
-      else worker.stopOrdered(order);
-    }
+    for (const worker of this.#all) worker.stopOrdered(order);
   }
 
   /** Cuts what is in flight in all of them. */
   async cutAll(): Promise<Awaited<ReturnType<WorkerHandle['cut']>>[]> {
     return Promise.all(
-      this.started.map(async (worker) => {
+      this.all.map(async (worker) => {
         const cut = await worker.cut();
         if (cut.blocked) this.#sayBlocked(worker);
         return cut;
@@ -193,7 +189,7 @@ export class WorkerPool {
 
   async killAll(): Promise<void> {
     this.#stop.abort();
-    const all = [...this.#all];
+    const { all } = this;
     for (const worker of all) this.#kill(worker);
     await within(REAP_MS, Promise.all(all.map(({ ended }) => ended)));
   }
@@ -286,7 +282,7 @@ export class WorkerPool {
 
   /** All workers, with what they have in flight, asked for now; one that does not answer in time counts as last heard. */
   async refreshed(): Promise<readonly WorkerHandle[]> {
-    const all = [...this.#all];
+    const { all } = this;
     await within(ANSWER_MS, Promise.all(all.map((worker) => worker.refresh())));
     return all;
   }

@@ -123,7 +123,9 @@ class Worker {
       lost: (error) => this.#auditLost(error),
       joins: true,
     });
-    await Promise.race([this.#backend.start(this.#audit), this.#left.promise]);
+    // A stop may have been ordered before this process could hear of it.
+    if (this.#lifecycle.state === 'starting')
+      await Promise.race([this.#backend.start(this.#audit), this.#left.promise]);
     if (this.#lifecycle.state === 'starting') {
       await this.#backend.open();
       this.#lifecycle.to('running');

@@ -133,7 +133,7 @@ export class Workers implements Backend {
   stopOrdered(order: StopOrder): void {
     clearInterval(this.#watch);
     this.#pool.stopOrdered(order);
-    this.#stopping = this.#pool.started;
+    this.#stopping = this.#pool.all;
   }
 
   async lock(order: StopOrder): Promise<number> {
@@ -165,7 +165,9 @@ export class Workers implements Backend {
 
   async close(limits: CloseLimits): Promise<Closed> {
     await Promise.all(this.#stopping.map((worker) => this.#pool.close(worker, limits)));
-    return sumClosed(this.#stopping.map(({ closed }) => closed ?? UNCLOSED));
+    // One that was still starting has nothing to tell.
+    const served = this.#stopping.filter(({ readyMs }) => readyMs !== undefined);
+    return sumClosed(served.map(({ closed }) => closed ?? UNCLOSED));
   }
 
   async kill(): Promise<void> {
