@@ -25,6 +25,8 @@ const ROOT = resolve(import.meta.dirname, '..');
 const COMPILED = join(ROOT, '.tests');
 /** For a file of these suites. The longest of torture is the soak. */
 const LIMIT_MS = positionals.some((name) => /torture|e2e/.test(name)) ? 600_000 : 120_000;
+/** tap's own limit for a file is 30 s. */
+const TAP_LIMIT = { TAP_TIMEOUT: String(LIMIT_MS / 1000) };
 /** For what a file has started to end by itself, once its own process has. */
 const LEAVE_MS = 5_000;
 /** Every process that a test starts inherits this variable. */
@@ -106,7 +108,7 @@ async function runAll(node) {
 async function runFile(node, file) {
   const startedMs = performance.now();
   const args = ['--enable-source-maps', compiled(file)];
-  const { code, output, left } = await run(node, args, { TAP: '1' }, LIMIT_MS);
+  const { code, output, left } = await run(node, args, { TAP: '1', ...TAP_LIMIT }, LIMIT_MS);
   const [, total = '0'] = /^# \{ total: (\d+)/m.exec(output) ?? /^1\.\.(\d+)/m.exec(output) ?? [];
   const skipped = output.match(/# (?:SKIP|TODO)\b.*/i)?.[0];
   const problem =
@@ -124,7 +126,6 @@ async function runFile(node, file) {
 
 async function runUnderNode(node, batch) {
   const flags = ['--enable-source-maps', '--test', `--test-concurrency=${jobs}`, '--test-reporter=dot'];
-  const env = { TAP_TIMEOUT: String(LIMIT_MS / 1000) };
   const { code, output, left } = await run(
     node,
     [...flags, ...batch.map(compiled)],
