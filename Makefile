@@ -4,7 +4,7 @@ PID_FILE ?= var/master-agent.pid
 run stop status: export PID_FILE := $(PID_FILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run stop status test test-node test-matrix check bench clean
+.PHONY: help build run stop status test test-node test-matrix test-e2e test-torture test-all coverage check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +32,28 @@ stop: ## stop what `make run` started, and show the drain
 status: ## what the service is doing
 	@if [ -f dist/main.js ]; then node dist/main.js status; else echo 'The service is not built yet: make run'; exit 1; fi
 
-test: node_modules/.package-lock.json ## all tests, with coverage
-	npm test
+FAST := unit service workers cli deployment
+SUITES := $(FAST) e2e torture
+test: dist/main.js ## unit, service, workers, cli, deployment: needs nothing but Node
+	@node test/run.mjs $(FAST)
 
-test-node: node_modules/.package-lock.json ## the same tests under node's own runner
-	npm run --silent test:node
+test-node: dist/main.js ## the same under node's own runner
+	@node test/run.mjs --node-test $(FAST)
 
-test-matrix: dist/main.js ## the same tests on Node 20, 22, 24 and 26
-	node test/run-with-node.mjs 20 22 24 26
+test-matrix: dist/main.js ## the same on Node 20, 22, 24 and 26
+	@node test/run.mjs --on 20,22,24,26 $(FAST)
+
+test-e2e: dist/main.js ## with systemd, Docker, load balancers, Prometheus, a browser
+	@node test/run.mjs e2e
+
+test-torture: dist/main.js ## soak, fuzz, kill -9, exhaustion, long models
+	@node test/run.mjs torture
+
+test-all: dist/main.js ## all of them
+	@node test/run.mjs $(SUITES)
+
+coverage: dist/main.js ## what the tests of `make test` reach, as tap counts it
+	npx tap
 
 check: node_modules/.package-lock.json ## format, lint and types
 	npm run --silent check
@@ -48,4 +62,4 @@ bench: dist/main.js ## measure what the README claims
 	npm run --silent bench
 
 clean: ## remove what was built
-	rm -rf dist .tap
+	rm -rf dist .tap .tests

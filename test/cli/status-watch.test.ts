@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import t from 'tap';
 import { RawClient } from '../support/raw-client.ts';
 import { MAIN, ServiceProcess } from '../support/service-process.ts';
@@ -41,9 +40,7 @@ t.test('status --watch tells what changes, waits for a service that is gone, and
   t.notOk(watch.output.includes(ESCAPE), 'no terminal, no escape sequences');
 });
 
-const skip = existsSync('/usr/bin/script') ? false : 'there is no script(1) to make a terminal';
-
-t.test('on a terminal it is redrawn in place', { skip }, async (t) => {
+t.test('on a terminal it is redrawn in place', async (t) => {
   const service = await ServiceProcess.running(t);
   (await RawClient.open(service.port)).get('/hold/a');
   await service.line('holding a');

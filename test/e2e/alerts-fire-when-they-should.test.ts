@@ -2,18 +2,18 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { lacking } from '../support/replicas.ts';
+import { INSTALL, need } from '../support/need.ts';
 import { tempDir } from '../support/service-process.ts';
 
 const DIR = 'deployment/prometheus';
-const skip = lacking('promtool', '--version');
+need('promtool', INSTALL.promtool);
 
 function promtool(...args: string[]): { status: number | null; said: string } {
   const { status, stdout, stderr } = spawnSync('promtool', args, { encoding: 'utf8' });
   return { status, said: stdout + stderr };
 }
 
-t.test('promtool finds nothing wrong with the rules and the scrape configuration', { skip }, async (t) => {
+t.test('promtool finds nothing wrong with the rules and the scrape configuration', async (t) => {
   for (const args of [
     ['check', 'rules', '--lint-fatal', `${DIR}/alerts.yml`],
     ['check', 'config', `${DIR}/prometheus.yml`],
@@ -23,12 +23,12 @@ t.test('promtool finds nothing wrong with the rules and the scrape configuration
   }
 });
 
-t.test('each alert fires when it should, and not for what looks like it', { skip }, async (t) => {
+t.test('each alert fires when it should, and not for what looks like it', async (t) => {
   const { status, said } = promtool('test', 'rules', `${DIR}/alerts.test.yml`);
   t.equal(status, 0, said);
 });
 
-t.test('and would be missed: without it a test fails', { skip }, async (t) => {
+t.test('and would be missed: without it a test fails', async (t) => {
   const dir = tempDir(t);
   const rules = readFileSync(`${DIR}/alerts.yml`, 'utf8');
   const tests = join(dir, 'alerts.test.yml');

@@ -4,13 +4,14 @@ import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { freePort, lacking } from '../support/replicas.ts';
+import { freePort } from '../support/replicas.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 import { CREW_APP } from '../support/workers-service.ts';
 
 const DIR = 'deployment/prometheus';
-const skip = lacking('prometheus', '--version');
+need('prometheus');
 /** How often it is asked again what a scrape or an evaluation has to bring about. */
 const LOOK_MS = 200;
 
@@ -99,7 +100,7 @@ class Prometheus {
   }
 }
 
-t.test('every query of the dashboard and every alert has something to look at', { skip }, async (t) => {
+t.test('every query of the dashboard and every alert has something to look at', async (t) => {
   const doors = tempDir(t);
   const options = { args: [CREW_APP], env: { WORKERS: '1', DOORS: doors } };
   const before = await ServiceProcess.running(t, options);

@@ -1,10 +1,10 @@
-import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import t from 'tap';
 import { parse, stringify } from 'yaml';
 import type { Status } from '../../src/ops/status.ts';
 import { DockerBox } from '../support/docker-box.ts';
+import { need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { freePort } from '../support/replicas.ts';
 import { tempDir } from '../support/service-process.ts';
@@ -13,8 +13,7 @@ const ADMIN_TOKEN = 'the-token-of-the-administrator';
 const SERVICE = 'master-agent';
 
 const box = await DockerBox.start(t, 'node:22-bookworm-slim');
-const hasCompose = spawnSync('docker-compose', ['version']).status === 0;
-const skip = box.skip || (hasCompose ? false : 'there is no docker-compose');
+need('docker-compose');
 
 const [port, opsPort] = [await freePort(), await freePort()];
 const project = tempDir(t);
@@ -26,13 +25,13 @@ function compose(...args: string[]) {
   return box.compose('--project-name', 'test', '--file', file, ...args);
 }
 
-t.test('up builds and starts it; it is healthy', { skip }, async (t) => {
+t.test('up builds and starts it; it is healthy', async (t) => {
   t.equal((await compose('up', '--build', '--detach')).code, 0);
   await box.line(await container(), 'Service state: RUNNING');
   t.equal((await operator('/readyz')).status, 200);
 });
 
-t.test('stop waits for what is in flight, and refuses the rest', { skip }, async (t) => {
+t.test('stop waits for what is in flight, and refuses the rest', async (t) => {
   const name = await container();
   const held = (await RawClient.open(port)).get('/hold');
   await box.line(name, 'holding');
@@ -48,7 +47,6 @@ t.test('stop waits for what is in flight, and refuses the rest', { skip }, async
 
 t.test(
   'start and restart: what was asked before is answered, and the report outlives the process',
-  { skip },
   async (t) => {
     t.equal((await compose('start')).code, 0);
     const name = await container();
@@ -66,7 +64,7 @@ t.test(
   },
 );
 
-t.test('what does not end is cut at SHUTDOWN_TIMEOUT, before Docker kills', { skip }, async (t) => {
+t.test('what does not end is cut at SHUTDOWN_TIMEOUT, before Docker kills', async (t) => {
   const name = await container();
   const hanging = (await RawClient.open(port)).get('/hold');
   await inFlight(1);
@@ -76,7 +74,7 @@ t.test('what does not end is cut at SHUTDOWN_TIMEOUT, before Docker kills', { sk
   t.match((await compose('logs', '--no-color')).stdout, /Cut in-flight request: GET \/hold/);
 });
 
-t.test('after an emergency shutdown neither the daemon nor up brings it back', { skip }, async (t) => {
+t.test('after an emergency shutdown neither the daemon nor up brings it back', async (t) => {
   t.equal((await compose('start')).code, 0);
   const name = await container();
   await reachable();

@@ -11,7 +11,6 @@ const BASE = 'node:22-bookworm-slim';
 const IMAGE = 'master-agent';
 const ADMIN_TOKEN = 'the-token-of-the-administrator';
 const docker = await DockerBox.start(t, BASE);
-const { skip } = docker;
 
 // As the compose file asks for it. The network is the host's, because the daemon of the test has none of its own.
 const { service } = compose();
@@ -37,7 +36,7 @@ async function run(name: string, ...args: string[]): Promise<{ port: number; ops
   return { port, opsPort };
 }
 
-t.test('it is built, small, not root, and says how it is stopped and probed', { skip }, async (t) => {
+t.test('it is built, small, not root, and says how it is stopped and probed', async (t) => {
   await docker.ok('build', '--network=host', '--file', 'deployment/Dockerfile', '--tag', IMAGE, '.');
   t.match(await docker.inspect('.Config', IMAGE), {
     User: '1000:1000',
@@ -65,7 +64,7 @@ t.test('it is built, small, not root, and says how it is stopped and probed', { 
   t.equal(stdout.trim(), 'LICENSE,dist,node_modules,package.json false 1000');
 });
 
-t.test('docker stop drains: what is in flight is answered, and it ends with 0', { skip }, async (t) => {
+t.test('docker stop drains: what is in flight is answered, and it ends with 0', async (t) => {
   const { port } = await run('stopped');
   t.match(
     await docker.run(
@@ -101,30 +100,22 @@ t.test('docker stop drains: what is in flight is answered, and it ends with 0', 
   t.equal(await docker.inspect('.State.ExitCode', 'stopped'), 0);
 });
 
-t.test(
-  'after an emergency shutdown it stays down, also in a new container on the same volume',
-  { skip },
-  async (t) => {
-    const secrets = tempDir(t);
-    chmodSync(secrets, 0o755);
-    writeFileSync(join(secrets, 'admin-token'), ADMIN_TOKEN, { mode: 0o644 });
-    const kept = ['--volume', 'state:/var/lib/master-agent', '--volume', `${secrets}:/run/secrets:ro`];
-    const token = ['--env', `ADMIN_TOKEN_FILE=${service.environment.ADMIN_TOKEN_FILE}`];
-    const { opsPort } = await run('emergency', ...kept, ...token, `--restart=${service.restart}`);
-    const asked = await fetch(`http://127.0.0.1:${opsPort}/admin/emergency-shutdown`, {
-      method: 'POST',
-      headers: { Authorization: `Bearer ${ADMIN_TOKEN}` },
-    });
-    t.equal(asked.status, 200);
-    t.equal(await docker.ok('wait', 'emergency'), '0');
-    t.match(
-      await docker.inspect('.State', 'emergency'),
-      { Status: 'exited', ExitCode: 0 },
-      'not: restarting',
-    );
-    t.equal(await docker.inspect('.RestartCount', 'emergency'), 0, 'the restart policy leaves it down');
-    const again = await docker.run('run', '--rm', ...restrictions, ...kept, IMAGE);
-    t.equal(again.code, 75);
-    t.match(again.stdout + again.stderr, 'Latched by an emergency shutdown');
-  },
-);
+t.test('after an emergency shutdown it stays down, also in a new container on the same volume', async (t) => {
+  const secrets = tempDir(t);
+  chmodSync(secrets, 0o755);
+  writeFileSync(join(secrets, 'admin-token'), ADMIN_TOKEN, { mode: 0o644 });
+  const kept = ['--volume', 'state:/var/lib/master-agent', '--volume', `${secrets}:/run/secrets:ro`];
+  const token = ['--env', `ADMIN_TOKEN_FILE=${service.environment.ADMIN_TOKEN_FILE}`];
+  const { opsPort } = await run('emergency', ...kept, ...token, `--restart=${service.restart}`);
+  const asked = await fetch(`http://127.0.0.1:${opsPort}/admin/emergency-shutdown`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${ADMIN_TOKEN}` },
+  });
+  t.equal(asked.status, 200);
+  t.equal(await docker.ok('wait', 'emergency'), '0');
+  t.match(await docker.inspect('.State', 'emergency'), { Status: 'exited', ExitCode: 0 }, 'not: restarting');
+  t.equal(await docker.inspect('.RestartCount', 'emergency'), 0, 'the restart policy leaves it down');
+  const again = await docker.run('run', '--rm', ...restrictions, ...kept, IMAGE);
+  t.equal(again.code, 75);
+  t.match(again.stdout + again.stderr, 'Latched by an emergency shutdown');
+});

@@ -8,7 +8,8 @@ import t, { type Test } from 'tap';
 import { readRecords } from '../support/audit.ts';
 import { ClosedLoop } from '../support/closed-loop.ts';
 import { type Deployment, manifest, type Probe, podSettings } from '../support/manifests.ts';
-import { freePort, lacking, listening } from '../support/replicas.ts';
+import { need } from '../support/need.ts';
+import { freePort, listening } from '../support/replicas.ts';
 import { type Exit, ServiceProcess, TEST_APP, tempDir } from '../support/service-process.ts';
 
 const REPLICAS = 3;
@@ -16,7 +17,7 @@ const CLIENTS = 8;
 /** How long the cluster takes to tell every node that an endpoint is gone. It has to be shorter than the preStop hook. */
 const PROPAGATION_MS = 2_000;
 const ADMIN_TOKEN = 'the-token-of-the-administrator';
-const skip = lacking('haproxy', '-v');
+need('haproxy');
 
 /** The manifests are what the kubelet below goes by. */
 const { spec } = manifest<Deployment>('Deployment');
@@ -117,7 +118,7 @@ function environment(stateDir: string): Record<string, string | undefined> {
   };
 }
 
-t.test('a rollout of three replicas fails no request', { skip }, async (t) => {
+t.test('a rollout of three replicas fails no request', async (t) => {
   t.equal(spec.strategy.rollingUpdate.maxUnavailable, 0, 'so a new pod is ready before an old one goes');
   const cluster = await ClusterService.open(t);
   const old: Pod[] = [];
@@ -152,7 +153,6 @@ t.test('a rollout of three replicas fails no request', { skip }, async (t) => {
 
 t.test(
   'a container that the kubelet starts again after an emergency stays latched, as long as its pod lives',
-  { skip },
   async (t) => {
     const emptyDir = tempDir(t);
     const cluster = await ClusterService.open(t);

@@ -1,6 +1,6 @@
 import type { Page } from 'playwright-core';
 import t from 'tap';
-import { headlineIs, openBrowser, openPage, skip } from '../support/browser.ts';
+import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { Crew } from '../support/workers-service.ts';
 
@@ -12,7 +12,7 @@ async function told(page: Page, wanted: RegExp): Promise<void> {
 }
 
 for (const workers of [0, 2]) {
-  t.test(`emergency stop from the page, ${workers} workers`, { skip }, async (t) => {
+  t.test(`emergency stop from the page, ${workers} workers`, async (t) => {
     const browser = await openBrowser(t);
     const crew = await Crew.running(t, { workers, env: { ADMIN_TOKEN: TOKEN } });
     const { service } = crew;

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Page } from 'playwright-core';
 import t, { type Test } from 'tap';
-import { headlineIs, openBrowser, openPage, skip } from '../support/browser.ts';
+import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { Crew } from '../support/workers-service.ts';
 
@@ -26,7 +26,7 @@ async function assertAccessible(t: Test, page: Page, what: string): Promise<void
 }
 
 for (const colorScheme of ['light', 'dark'] as const) {
-  t.test(`axe finds nothing in any state, ${colorScheme}`, { skip }, async (t) => {
+  t.test(`axe finds nothing in any state, ${colorScheme}`, async (t) => {
     const browser = await openBrowser(t);
     const crew = await Crew.running(t);
     // The page's policy lets nothing in, not even the check; its script can be let in by the browser alone.
@@ -47,7 +47,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
   });
 }
 
-t.test('who wants no motion gets none, and everybody reaches all by keyboard', { skip }, async (t) => {
+t.test('who wants no motion gets none, and everybody reaches all by keyboard', async (t) => {
   const browser = await openBrowser(t);
   const crew = await Crew.running(t);
   const { page } = await openPage(browser, crew.service.opsPort, { reducedMotion: 'reduce' });

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap';
-import { headlineIs, openBrowser, openPage, skip } from '../support/browser.ts';
+import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
 import { Crew } from '../support/workers-service.ts';
@@ -22,7 +22,7 @@ const SHAPES: Readonly<Record<string, (t: Test, env: Record<string, string>) => 
 };
 
 for (const [shape, start] of Object.entries(SHAPES)) {
-  t.test(`${shape}: the page says what it does, what blocks it, and how it ended`, { skip }, async (t) => {
+  t.test(`${shape}: the page says what it does, what blocks it, and how it ended`, async (t) => {
     const browser = await openBrowser(t);
     const { service, release } = await start(t, {});
     const { page, wrongs } = await openPage(browser, service.opsPort);
@@ -60,7 +60,7 @@ for (const [shape, start] of Object.entries(SHAPES)) {
     t.strictSame(wrongs, []);
   });
 
-  t.test(`${shape}: the page names what the deadline has cut`, { skip }, async (t) => {
+  t.test(`${shape}: the page names what the deadline has cut`, async (t) => {
     const browser = await openBrowser(t);
     const { service } = await start(t, { SHUTDOWN_TIMEOUT: '2' });
     const { page, wrongs } = await openPage(browser, service.opsPort);
@@ -75,7 +75,7 @@ for (const [shape, start] of Object.entries(SHAPES)) {
   });
 }
 
-t.test('a lame duck is seen before the lock', { skip }, async (t) => {
+t.test('a lame duck is seen before the lock', async (t) => {
   const browser = await openBrowser(t);
   const service = await ServiceProcess.running(t, { env: { SHUTDOWN_DELAY: '60' } });
   const { page } = await openPage(browser, service.opsPort);

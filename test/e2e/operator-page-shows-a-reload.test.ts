@@ -1,5 +1,5 @@
 import t from 'tap';
-import { headlineIs, openBrowser, openPage, skip } from '../support/browser.ts';
+import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { Crew } from '../support/workers-service.ts';
 
 /** A version whose start() waits until the test creates the file `go` beside it. */
@@ -12,7 +12,7 @@ export default {
   }),
 };\n`;
 
-t.test('the page shows a reload while it happens, and how it ended', { skip }, async (t) => {
+t.test('the page shows a reload while it happens, and how it ended', async (t) => {
   const browser = await openBrowser(t);
   const crew = await Crew.running(t, { app: 'export default { start() {} };\n' });
   const { page, wrongs } = await openPage(browser, crew.service.opsPort);
@@ -44,7 +44,7 @@ t.test('the page shows a reload while it happens, and how it ended', { skip }, a
   t.strictSame(wrongs, []);
 });
 
-t.test('one process: a reload that is refused is shown with its reason', { skip }, async (t) => {
+t.test('one process: a reload that is refused is shown with its reason', async (t) => {
   const browser = await openBrowser(t);
   const crew = await Crew.running(t, { workers: 0, dotenv: '' });
   const { page } = await openPage(browser, crew.service.opsPort);

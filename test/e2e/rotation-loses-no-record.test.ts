@@ -6,6 +6,7 @@ import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { readLines, readRecords } from '../support/audit.ts';
 import { Load } from '../support/load.ts';
+import { need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ROOT } from '../support/root.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
@@ -97,10 +98,7 @@ for (const mode of ['batched', 'strict'] as const) {
 
 t.test('the logrotate configuration that ships', async (t) => {
   const dir = tempDir(t);
-  if (spawnSync('logrotate', ['--version']).error !== undefined) {
-    t.comment('skipped: no logrotate is installed here');
-    return;
-  }
+  need('logrotate');
   const pidFile = join(dir, 'pid');
   const stateDir = join(dir, 'state');
   const service = await ServiceProcess.running(t, { args: [APP], stateDir, env: { PID_FILE: pidFile } });

@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import t from 'tap';
+import { need } from '../support/need.ts';
 
 const scripts = ['.ci/run', ...['deployment', 'test/support'].flatMap((dir) => scriptsIn(dir))];
-const missing = spawnSync('shellcheck', ['--version']).error !== undefined;
+need('shellcheck');
 
 function scriptsIn(dir: string): string[] {
   return readdirSync(dir)
@@ -11,7 +12,7 @@ function scriptsIn(dir: string): string[] {
     .map((name) => `${dir}/${name}`);
 }
 
-t.test('shellcheck has nothing to say', { skip: missing && 'there is no shellcheck' }, async (t) => {
+t.test('shellcheck has nothing to say', async (t) => {
   t.ok(scripts.includes('deployment/manage-service.sh'));
   const { status, stdout } = spawnSync('shellcheck', scripts, { encoding: 'utf8' });
   t.equal(status, 0, stdout);

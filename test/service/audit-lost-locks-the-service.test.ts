@@ -1,8 +1,5 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, mkdirSync, readdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import t from 'tap';
 import { openLog } from '../support/audit.ts';
 import { RawClient } from '../support/raw-client.ts';
@@ -24,30 +21,6 @@ for (const mode of MODES) {
     (await RawClient.open(service.port)).get('/');
     await service.line('ERROR: The audit log cannot be written: ENOENT');
     t.strictSame(await service.exited, { code: 74, signal: null });
-  });
-
-  t.test(`${mode}: a disk whose sync fails`, async (t) => {
-    const service = await ServiceProcess.running(t, { env: { AUDIT_MODE: mode } });
-    const tracer = spawn('strace', [
-      ...['-f', '-p', String(service.pid), '-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO'],
-    ]);
-    const attached = await Promise.race([
-      once(tracer, 'error').then(() => 'strace is not there'),
-      once(createInterface({ input: tracer.stderr }), 'line').then(([line]) => String(line)),
-    ]);
-    t.teardown(() => tracer.kill());
-    if (!attached.includes('attached')) {
-      t.comment(`skipped, nothing can make a sync fail here: ${attached}`);
-      return;
-    }
-    if (mode === 'strict') {
-      const client = (await RawClient.open(service.port)).get('/');
-      await client.ended;
-      t.notMatch(client.pending, '200 OK', 'the answer has not left');
-      await service.line('ERROR: The audit log cannot be written: EIO');
-    } else service.signal('SIGTERM');
-    t.strictSame(await service.exited, { code: 74, signal: null });
-    t.match(service.output, 'EIO');
   });
 }
 

@@ -1,13 +1,11 @@
 import { existsSync } from 'node:fs';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import type { Test } from 'tap';
+import { INSTALL } from './need.ts';
 
 /** A machine's own Chromium; nothing is downloaded. */
 const PATHS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 const EXECUTABLE = PATHS.find((path) => existsSync(path));
-
-/** For a test's options: why it is left out on this machine, or false. */
-export const skip = EXECUTABLE === undefined ? `there is no Chromium at ${PATHS.join(', ')}` : false;
 
 /** What a page has done that it must not: errors of its script, breaches of its policy, requests to anybody else. */
 export interface Watched {
@@ -15,10 +13,12 @@ export interface Watched {
   readonly wrongs: string[];
 }
 
-/** A real browser, ended with the test. */
+/** A real browser, ended with the test. @throws Error when none is installed */
 export async function openBrowser(t: Test): Promise<Browser> {
+  if (EXECUTABLE === undefined)
+    throw new Error(`There is no Chromium at ${PATHS.join(', ')}: ${INSTALL.chromium}`);
   const browser = await chromium.launch({
-    executablePath: EXECUTABLE as string,
+    executablePath: EXECUTABLE,
     // Chromium refuses its sandbox to root, and a container's /dev/shm is too small for it.
     args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
   });

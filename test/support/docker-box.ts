@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import type { Test } from 'tap';
+import { INSTALL } from './need.ts';
 import { ROOT } from './root.ts';
 
 const SCRIPT = join(ROOT, 'test/support/docker-box.sh');
@@ -20,12 +21,9 @@ export interface Output {
 
 /** A Docker daemon of its own, which lives as long as the test that has started it. */
 export class DockerBox {
-  /** Why there is none; false when it runs. To be given to each test as its `skip`. */
-  readonly skip: string | false;
   readonly #host: string;
 
-  private constructor(skip: string | false, host: string) {
-    this.skip = skip;
+  private constructor(host: string) {
     this.#host = host;
   }
 
@@ -39,11 +37,10 @@ export class DockerBox {
       await exited;
     });
     const [said] = await once(createInterface({ input: script.stdout }), 'line');
-    if (said.startsWith('unix:')) return new DockerBox(false, said);
+    if (said.startsWith('unix:')) return new DockerBox(said);
     const [code] = await exited;
-    if (code !== CANNOT) throw new Error(`docker-box.sh ended with ${code}: ${said}`);
-    console.error(`No Docker daemon can be started here: ${said}`);
-    return new DockerBox(said, '');
+    const hint = code === CANNOT ? `; it needs root and: ${INSTALL.docker}` : '';
+    throw new Error(`docker-box.sh ended with ${code}: ${said}${hint}`);
   }
 
   run(...args: string[]): Promise<Output> {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -6,6 +6,7 @@ import { type AddressInfo, connect, createServer as createNetServer } from 'node
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { readRecords } from './audit.ts';
+import { INSTALL, need } from './need.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
 
 /** A service that is started again and again on the same ports and with the same state. */
@@ -74,17 +75,9 @@ export async function runProgram(file: string, args: string[]): Promise<{ code: 
   return { code, said };
 }
 
-/** Whether a program cannot be run here: the reason, to be given to a test as its `skip`. */
-export function lacking(program: string, versionFlag: string): string | false {
-  const { error } = spawnSync(program, [versionFlag]);
-  if (error === undefined) return false;
-  console.error(`There is no ${program} here: what needs it is skipped`);
-  return `there is no ${program}`;
-}
-
 export const PROXIES = {
-  haproxy: { skip: lacking('haproxy', '-v'), start: startHaproxy },
-  nginx: { skip: lacking('nginx', '-v'), start: startNginx },
+  haproxy: startHaproxy,
+  nginx: startNginx,
 } as const;
 
 /** The shipped configuration with the ports of a test. Its replicas are a on 8000 and 8001, b on 8010 and 8011. */
@@ -101,6 +94,7 @@ function configured(file: string, port: number, [a, b]: readonly [Replica, Repli
 
 /** @returns its port */
 async function startHaproxy(t: Test, replicas: readonly [Replica, Replica]): Promise<number> {
+  need('haproxy');
   const dir = tempDir(t);
   const port = await freePort();
   const file = join(dir, 'haproxy.cfg');
@@ -111,6 +105,7 @@ async function startHaproxy(t: Test, replicas: readonly [Replica, Replica]): Pro
 
 /** @returns its port */
 async function startNginx(t: Test, replicas: readonly [Replica, Replica]): Promise<number> {
+  need('nginx', INSTALL.nginx, '-v');
   const dir = tempDir(t);
   const port = await freePort();
   writeFileSync(

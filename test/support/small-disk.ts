@@ -12,8 +12,8 @@ export class SmallDisk {
     this.dir = dir;
   }
 
-  /** Skips the test, with the reason, and returns undefined where none can be mounted. */
-  static mount(t: Test, kilobytes = 512): SmallDisk | undefined {
+  /** @throws Error where none can be mounted: that takes root. */
+  static mount(t: Test, kilobytes = 512): SmallDisk {
     const dir = mkdtempSync(join(tmpdir(), 'master-agent-disk-'));
     const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${kilobytes}k`, 'tmpfs', dir], {
       encoding: 'utf8',
@@ -23,8 +23,7 @@ export class SmallDisk {
       rmSync(dir, { recursive: true, force: true });
     });
     if (status === 0) return new SmallDisk(dir);
-    t.comment(`skipped, no tmpfs can be mounted here: ${stderr?.trim() ?? 'no mount'}`);
-    return undefined;
+    throw new Error(`no tmpfs can be mounted here, which takes root: ${stderr?.trim() ?? 'no mount'}`);
   }
 
   /** From now on nothing can be written. @throws Error when it cannot be so */

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
+import { INSTALL } from './need.ts';
 import { ROOT } from './root.ts';
 
 const SCRIPT = join(ROOT, 'test/support/systemd-box.sh');
@@ -43,15 +44,12 @@ export interface Running {
 
 /** A systemd of its own, with the checkout in /checkout. It lives as long as the test that has booted it. */
 export class SystemdBox {
-  /** Why there is none; false when it has booted. To be given to each test as its `skip`. */
-  readonly skip: string | false;
   readonly #leader: string;
   readonly journal: JournalLine[] = [];
   readonly #waiting = new Set<() => void>();
   #over = false;
 
-  private constructor(skip: string | false, leader: string) {
-    this.skip = skip;
+  private constructor(leader: string) {
     this.#leader = leader;
   }
 
@@ -68,20 +66,18 @@ export class SystemdBox {
       exited.then(() => ['']),
     ]);
     if (/^\d+$/.test(said)) {
-      const box = new SystemdBox(false, said);
+      const box = new SystemdBox(said);
       box.#followJournal(t);
       return box;
     }
     const [code] = await exited;
-    if (code !== CANNOT) throw new Error(`systemd-box.sh ended with ${code}: ${said}`);
-    console.error(`No systemd can be booted here: ${said}`);
-    return new SystemdBox(said, '');
+    const hint = code === CANNOT ? `; it needs root and: ${INSTALL.systemd}` : '';
+    throw new Error(`systemd-box.sh ended with ${code}: ${said}${hint}`);
   }
 
   /** Boots one and puts the service in it, with the test application. */
   static async withService(t: Test, settings: Readonly<Record<string, string>> = {}): Promise<SystemdBox> {
     const box = await SystemdBox.boot(t);
-    if (box.skip !== false) return box;
     await box.ok(MANAGE, 'install', '--offline');
     await box.sh(`install -d /opt/master-agent/app && cp /checkout/test/fixtures/box-app.mjs ${APP}`);
     await box.settings(settings);

@@ -20,8 +20,8 @@ function naive({ promise, name }: Scenario): string {
   return `"${process.execPath}" "${join(SUITE, 'naive.mjs')}" ${habit}`;
 }
 
-// Each starts two servers. A few at a time, for most of a scenario is waiting.
-t.jobs = 2;
+// Most of a scenario is waiting.
+t.jobs = 4;
 t.setTimeout(600_000);
 
 t.test('names are unique, and each has an ideal', async (t) => {
@@ -32,9 +32,8 @@ t.test('names are unique, and each has an ideal', async (t) => {
 
 for (const scenario of SCENARIOS) {
   t.test(scenario.name, { buffered: true }, async (t) => {
-    const right = await play(scenario, OURS);
+    const [right, wrong] = await Promise.all([play(scenario, OURS), play(scenario, naive(scenario))]);
     t.equal(right.pass, true, `our service: ${right.outcome}`);
-    const wrong = await play(scenario, naive(scenario));
     t.equal(wrong.pass, false, `${naive(scenario).split(' ').at(-1)}: ${wrong.outcome}`);
   });
 }
