@@ -51,7 +51,7 @@ export interface UpgradeMatch {
 const NOT_FOUND: Match = { kind: 'not found' };
 const BAD_TARGET: Match = { kind: 'bad target' };
 const ANY = '*';
-/** No URI has these (RFC 3986), and two readers make different things of them. A fragment never leaves the client. */
+/** What no target has (RFC 3986): two readers may make different things of it. A fragment never leaves the client. */
 const NO_TARGET = /[^!"$-[\]-~]/;
 
 /** Everything that answers on one pattern. */
@@ -132,7 +132,7 @@ export class Router {
     }
     assertFunction(handler, `${method} ${pattern}`);
     const { endpoint, names } = this.#endpoint(this.#root, pattern);
-    if (names.length === 0) this.#static.set(pattern, endpoint);
+    if (names.length === 0 && !NO_TARGET.test(pattern)) this.#static.set(pattern, endpoint);
     const route = new Route(method, pattern, names, handler);
     endpoint.add(route);
     this.#routes.push(route);

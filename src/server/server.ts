@@ -40,6 +40,9 @@ export interface GatedServer {
 /** How often node:http looks for requests that are late. Its default of 30 s makes a 10 s limit a 40 s one. */
 const LATENESS_CHECK_MS = 1_000;
 
+/** Fields of a request. By itself node:http reads so many and drops the rest without a word. */
+const MOST_FIELDS = 1_000;
+
 /** How long connections that are too many are counted before one line in the log sums them up. */
 const DROPPED_SUMMARY_MS = 1_000;
 
@@ -74,6 +77,8 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     shouldUpgradeCallback: (request) => upgradeOf(request) !== undefined,
   };
   const server = createServer(options);
+  // None is dropped unseen: what is too much is refused below.
+  server.maxHeadersCount = 0;
   let dropped = 0;
   applyLimits(server, limits);
 
@@ -316,45 +321,48 @@ function answerMalformed(gate: Gate, connection: Connection, error: NodeJS.Errno
  * What node:http takes for a request, and a stricter reader in front of us may not: where the two disagree about where
  * it ends, or what it is, one of them is given what the other has never seen.
  */
-function ambiguityOf({ httpVersion, headers }: IncomingMessage): AmbiguousRequest | undefined {
-  if (httpVersion !== '1.1' && httpVersion !== '1.0') return new AmbiguousRequest('VERSION');
+function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): AmbiguousRequest | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return new AmbiguousRequest(505);
+  if (rawHeaders.length > 2 * MOST_FIELDS) return new AmbiguousRequest(431);
   const length = headers['content-length'];
   // RFC 9110 section 8.6 allows leading zeros, but another reader may take them for an octal number.
-  if (length !== undefined && length.length > 1 && length.startsWith('0'))
-    return new AmbiguousRequest('LENGTH');
+  if (length !== undefined && length.length > 1 && length.startsWith('0')) return new AmbiguousRequest(400);
   const coding = headers['transfer-encoding'];
   if (coding === undefined) return undefined;
   // RFC 9112 sections 6.1 and 6.3: the last coding is chunked, there is no other that we know, and 1.0 has none.
-  return httpVersion === '1.1' && coding.toLowerCase() === 'chunked'
-    ? undefined
-    : new AmbiguousRequest('CODING');
+  return httpVersion === '1.1' && coding.toLowerCase() === 'chunked' ? undefined : new AmbiguousRequest(400);
 }
 
 class AmbiguousRequest extends Error {
-  readonly code: string;
+  readonly status: number;
 
-  constructor(code: 'VERSION' | 'LENGTH' | 'CODING') {
-    super(`an ambiguous request: ${code}`);
-    this.code = code;
+  constructor(status: number) {
+    super('an ambiguous request');
+    this.status = status;
   }
 }
 
-/** The versions that RFC 9112 section 2.3 gives a form, and that are not ours. */
-const OTHER_VERSION = /^[^\r\n]* HTTP\/\d\.\d\r?\n/;
+/** What the parser says of bytes that it gives up, which are `rawPacket` or behind it. */
+interface Malformed extends NodeJS.ErrnoException {
+  readonly rawPacket?: Buffer;
+  readonly bytesParsed?: number;
+}
 
-function statusOf(error: NodeJS.ErrnoException & { readonly rawPacket?: Buffer }): number {
-  switch (error.code) {
-    case 'VERSION':
-      return 505;
-    case 'HPE_INVALID_VERSION':
-      return OTHER_VERSION.test(error.rawPacket?.toString('latin1') ?? '') ? 505 : 400;
-    case 'HPE_HEADER_OVERFLOW':
-      return 431;
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return 408;
-    default:
-      return 400;
+/** RFC 9112 section 2.3: a version that is well-formed, and not ours. */
+const OTHER_VERSION = /^[^\r\n]* HTTP\/(?!1\.[01])\d\.\d\r\n/;
+/** A request line whose target is longer than a whole head may be. */
+const LONG_TARGET = /^[A-Z-]+ [^ \r\n]{1024}[^\r\n]*$/;
+
+function statusOf(error: Malformed | AmbiguousRequest): number {
+  if (error instanceof AmbiguousRequest) return error.status;
+  const { code, rawPacket } = error;
+  const packet = rawPacket?.toString('latin1') ?? '';
+  if (code === 'HPE_INVALID_VERSION') return OTHER_VERSION.test(packet) ? 505 : 400;
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    const line = packet.slice(0, error.bytesParsed);
+    return LONG_TARGET.test(line) ? 414 : 431;
   }
+  return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
 }
 
 function hasBody(request: IncomingMessage): boolean {
