@@ -81,8 +81,8 @@ export interface Admin {
   readonly credential: Credential;
   /** Hears of every attempt. */
   readonly attempted: (attempt: Attempt, address: string) => void;
-  /** Locks the service at once, latches it and stops it. Returns whether the latch is on disk. */
-  readonly emergencyShutdown: (reason: string, by: string) => boolean;
+  /** Locks the service at once, latches it and stops it. Resolves, in bounded time, to whether the latch is on disk. */
+  readonly emergencyShutdown: (reason: string, by: string) => Promise<boolean>;
 }
 
 export const EMERGENCY_PATH = '/admin/emergency-shutdown';
@@ -113,7 +113,7 @@ export async function emergencyShutdown(
       return;
     case 'accepted': {
       const reason = await readReason(request);
-      const latched = admin.emergencyShutdown(reason, address);
+      const latched = await admin.emergencyShutdown(reason, address);
       sendJson(response, 200, { status: 'shutdown_initiated', ...(latched ? {} : { latched }) });
     }
   }

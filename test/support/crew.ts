@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import { isAlive } from '../../src/platform/pid-file.ts';
+import { isAlive } from '../../src/platform/process-identity.ts';
 import { RawClient, type RawResponse } from './raw-client.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
 

@@ -108,10 +108,8 @@ export class Alone {
       generation: 1,
     };
     this.#service.noteReload(outcome);
-    try {
-      keepReloadOutcome(this.#config.stateDir, outcome);
-    } catch (error) {
+    keepReloadOutcome(this.#config.stateDir, outcome).catch((error: unknown) => {
       this.#log.error(`The outcome of the reload could not be kept: ${messageOf(error)}`);
-    }
+    });
   }
 }

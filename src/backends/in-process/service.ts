@@ -2,7 +2,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type Logger, pino } from 'pino';
 import { type App, type AppSource, assertAppFile, loadApp } from '../../app/app.ts';
-import { auditFile, type Config } from '../../config/settings.ts';
+import { auditFile, type Config, ConfigError } from '../../config/settings.ts';
 import { checkStopBudget } from '../../control/stop-budget.ts';
 import { messageOf } from '../../error.ts';
 import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
@@ -37,6 +37,10 @@ import { logCut, type ShutdownPlan, type ShutdownResult, shutdown } from './shut
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
+
+/** How long the report of a stop may take to be on disk, and a latch. */
+const DISK_MS = 1_000;
+const LATCH_MS = 2_000;
 
 /** Who wants the service stopped, and how much of a hurry there is. */
 type Why = Pick<ShutdownPlan, 'reason' | 'announcement' | 'delayMs'> & { readonly exitCode: ExitCode };
@@ -88,6 +92,8 @@ export class Service {
   #lastReload: ReloadOutcome | undefined;
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
+  /** Settles when the latch is on disk or cannot be. */
+  #latching: Promise<void> = Promise.resolve();
 
   /** @param post set when a supervisor runs this service; without it the service stands alone */
   constructor(source: AppSource, config: Config, log: Logger, post?: Post) {
@@ -247,7 +253,7 @@ export class Service {
     if (typeof this.#source === 'string') assertAppFile(this.#source);
     // Found out before anything is opened that would have to be closed again.
     if (handedSocket() === undefined) await probe(config.host, config.port, SERVICE_ADDRESS);
-    this.#record = ShutdownRecord.open(config.stateDir);
+    this.#record = await ShutdownRecord.open(config.stateDir);
     const { last } = this.#record;
     if (last?.unclean) {
       this.#log.warn(
@@ -258,7 +264,7 @@ export class Service {
       lifecycle: this.#lifecycle,
       log: this.#log,
     });
-    if (this.#opsServer !== undefined) this.#record.announce(urlOf(this.#opsServer.server));
+    if (this.#opsServer !== undefined) await this.#record.announce(urlOf(this.#opsServer.server));
   }
 
   async #startApp(): Promise<void> {
@@ -297,7 +303,7 @@ export class Service {
     }
     await this.#closeOpsServer();
     await this.#requestAudit.close();
-    this.#record?.abandon();
+    await within(DISK_MS, this.#record?.abandon() ?? Promise.resolve());
   }
 
   /** Reopens the files that something else may have renamed: the audit log. */
@@ -367,12 +373,12 @@ export class Service {
 
   /** Locks at once, whatever is under way, latches the service and stops it. It will not start before it is unlatched. */
   emergencyShutdown(reason: string, by = 'the program'): Promise<ShutdownReport> {
-    this.#lockAndLatch(reason, by);
+    void this.#lockAndLatch(reason, by);
     return this.stopped;
   }
 
   /** The lock comes first. @returns whether the latch is on disk */
-  #lockAndLatch(reason: string, by: string): boolean {
+  async #lockAndLatch(reason: string, by: string): Promise<boolean> {
     const { stateDir } = this.#config;
     this.#emergency ??= { by, reason };
     const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
@@ -386,7 +392,13 @@ export class Service {
     this.#post?.emergency(reason, by);
     let latched = true;
     try {
-      setLatch(stateDir, { time: new Date().toISOString(), by, reason });
+      const time = new Date().toISOString();
+      // In their order: the last one's reason is the one that is kept.
+      this.#latching = this.#latching
+        .catch(() => undefined)
+        .then(() => setLatch(stateDir, { time, by, reason }));
+      if (!(await within(LATCH_MS, this.#latching)))
+        throw new Error(`the disk has not answered for ${seconds(LATCH_MS)}s`);
       this.#log.warn(`Latched: the service will not start before "master-agent unlatch"`);
     } catch (error) {
       latched = false;
@@ -463,7 +475,14 @@ export class Service {
         },
         drained: (cut, forced) => this.#post?.drained(cut, forced),
         stopApp: () => this.#stopApp(),
-        closeAudit: () => this.#requestAudit.close(),
+        closeAudit: async () => {
+          // Its record belongs in the log.
+          await within(
+            LATCH_MS,
+            this.#latching.catch(() => undefined),
+          );
+          return this.#requestAudit.close();
+        },
       },
       {
         ...why,
@@ -476,7 +495,7 @@ export class Service {
       },
     );
     const report = reportOf(result, startedAt);
-    this.#keep(report);
+    await this.#keep(report);
     this.#lifecycleLog.info({ report }, 'Service shutdown complete');
     await this.#closeOpsServer(report);
     return report;
@@ -492,9 +511,10 @@ export class Service {
     await this.#app?.stop?.();
   }
 
-  #keep(report: ShutdownReport): void {
+  async #keep(report: ShutdownReport): Promise<void> {
     try {
-      this.#record?.close(report);
+      if (!(await within(DISK_MS, this.#record?.close(report) ?? Promise.resolve())))
+        throw new Error(`the disk has not answered for ${seconds(DISK_MS)}s`);
     } catch (error) {
       this.#log.error({ err: error }, `The report of this stop could not be kept: ${messageOf(error)}`);
     }
@@ -546,6 +566,7 @@ function failedStart(error: unknown): ShutdownResult {
     aborted: 0,
     cut: [],
     rejected: 0,
-    exitCode: error instanceof StartError ? error.exitCode : ExitCode.Internal,
+    exitCode:
+      error instanceof StartError || error instanceof ConfigError ? error.exitCode : ExitCode.Internal,
   };
 }

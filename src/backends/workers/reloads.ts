@@ -65,10 +65,8 @@ export class Reloads {
     if (reason === '') log.info(`Reloaded: generation ${outcome.generation} serves`);
     else log.error(`Reload refused, generation ${outcome.generation} goes on serving: ${reason}`);
     ended(outcome);
-    try {
-      keepReloadOutcome(stateDir, outcome);
-    } catch (error) {
+    keepReloadOutcome(stateDir, outcome).catch((error: unknown) => {
       log.error(`The outcome of the reload could not be kept: ${messageOf(error)}`);
-    }
+    });
   }
 }

@@ -12,6 +12,7 @@ import { Lifecycle } from '../../lifecycle/lifecycle.ts';
 import { type Attempt, Credential } from '../../ops/admin.ts';
 import { type OpsServer, openOpsServer } from '../../ops/ops-server.ts';
 import type { Emergency } from '../../ops/status.ts';
+import { within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
 import {
   handedSocket,
@@ -31,6 +32,10 @@ import { logCut, type StopPlan, stopAll } from './stop.ts';
 import { supervisorFacts } from './supervisor-facts.ts';
 import type { WorkerHandle } from './worker-handle.ts';
 import { WorkerPool } from './worker-pool.ts';
+
+/** How long the report of a stop may take to be on disk, and a latch. */
+const DISK_MS = 1_000;
+const LATCH_MS = 2_000;
 
 /** Who wants the service stopped, and how much of a hurry there is. */
 type Why = Pick<StopPlan, 'reason' | 'announcement' | 'delayMs'> & { readonly exitCode: ExitCode };
@@ -72,6 +77,8 @@ export class Supervisor {
   #accepted = 0;
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
+  /** Settles when the latch is on disk or cannot be. */
+  #latching: Promise<void> = Promise.resolve();
 
   constructor({ config, log, notifier, configure, variables }: SupervisorParts) {
     this.#config = config;
@@ -147,7 +154,7 @@ export class Supervisor {
     checkStopBudget(config, this.#log);
     assertUnlatched(config.stateDir);
     if (handedSocket() === undefined) await probe(config.host, config.port, SERVICE_ADDRESS);
-    this.#record = ShutdownRecord.open(config.stateDir);
+    this.#record = await ShutdownRecord.open(config.stateDir);
     if (this.#record.last?.unclean) {
       const { pid, started_at } = this.#record.last;
       this.#log.warn(`The run before this one (pid ${pid}, started ${started_at}) ended without a shutdown`);
@@ -169,7 +176,7 @@ export class Supervisor {
       },
       { lifecycle: this.#lifecycle, log: this.#log },
     );
-    if (this.#opsServer !== undefined) this.#record.announce(urlOf(this.#opsServer.server));
+    if (this.#opsServer !== undefined) await this.#record.announce(urlOf(this.#opsServer.server));
     if (this.#lifecycle.state !== 'starting') return;
     this.#openAudit();
     this.#credential.set(readToken(config));
@@ -204,7 +211,7 @@ export class Supervisor {
     await this.#pool.killAll();
     await this.#closeOpsServer();
     await this.#audit?.close();
-    this.#record?.abandon();
+    await within(DISK_MS, this.#record?.abandon() ?? Promise.resolve());
     this.#over.reject(error);
     this.#over.promise.catch(() => undefined);
   }
@@ -309,12 +316,18 @@ export class Supervisor {
   lose(): void {}
 
   /** The lock comes first. @returns whether the latch is on disk */
-  #lockAndLatch(reason: string, by: string): boolean {
+  async #lockAndLatch(reason: string, by: string): Promise<boolean> {
     const { stateDir } = this.#config;
     this.#lockAndStop(reason, by);
     let latched = true;
     try {
-      setLatch(stateDir, { time: new Date().toISOString(), by, reason });
+      const time = new Date().toISOString();
+      // In their order: the last one's reason is the one that is kept.
+      this.#latching = this.#latching
+        .catch(() => undefined)
+        .then(() => setLatch(stateDir, { time, by, reason }));
+      if (!(await within(LATCH_MS, this.#latching)))
+        throw new Error(`the disk has not answered for ${LATCH_MS / 1000}s`);
       this.#log.warn('Latched: the service will not start before "master-agent unlatch"');
     } catch (error) {
       latched = false;
@@ -377,7 +390,14 @@ export class Supervisor {
           this.#inFlightAtLock = inFlight;
           this.#opsServer?.changed();
         },
-        closeAudit: async () => this.#audit === undefined || this.#audit.close(),
+        closeAudit: async () => {
+          // Its record belongs in the log.
+          await within(
+            LATCH_MS,
+            this.#latching.catch(() => undefined),
+          );
+          return this.#audit === undefined || this.#audit.close();
+        },
       },
       {
         ...why,
@@ -389,7 +409,8 @@ export class Supervisor {
       },
     );
     try {
-      this.#record?.close(report);
+      if (!(await within(DISK_MS, this.#record?.close(report) ?? Promise.resolve())))
+        throw new Error(`the disk has not answered for ${DISK_MS / 1000}s`);
     } catch (error) {
       this.#log.error(`The report of this stop could not be kept: ${messageOf(error)}`);
     }
