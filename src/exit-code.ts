@@ -24,7 +24,10 @@ export function graverOf(one: ExitCode, other: ExitCode): ExitCode {
   return one > other ? one : other;
 }
 
-/** A start that cannot go on. The message is the one line an operator gets, so it names what, the rule and the value. */
+/**
+ * A start that cannot go on, for another reason than its configuration (`ConfigError`). The message is the one line an
+ * operator gets, so it names what, the rule and the value.
+ */
 export class StartError extends Error {
   override readonly name = 'StartError';
   readonly exitCode: ExitCode;

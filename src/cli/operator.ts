@@ -1,6 +1,6 @@
 import { readEnvironment } from '../config/environment.ts';
 import { type Config, ConfigError, parseConfig } from '../config/settings.ts';
-import { findOpsServer } from '../lifecycle/last-shutdown.ts';
+import { readRun } from '../lifecycle/last-shutdown.ts';
 import type { Status } from '../ops/status.ts';
 
 /** How long the ops server may take to answer a command. */
@@ -41,7 +41,7 @@ function tolerantVariables(): Record<string, string | undefined> {
 /** Where to ask: what the running service has noted, or else what the settings say. */
 export function opsServer({ stateDir, opsHost, opsPort }: Config): string | undefined {
   const host = opsHost.includes(':') ? `[${opsHost}]` : opsHost;
-  return findOpsServer(stateDir) ?? (opsPort === 'off' ? undefined : `http://${host}:${opsPort}`);
+  return readRun(stateDir)?.operator_door ?? (opsPort === 'off' ? undefined : `http://${host}:${opsPort}`);
 }
 
 /** @throws Error when nobody answers there in time, or with something else than a status */

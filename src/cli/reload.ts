@@ -1,10 +1,9 @@
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { ExitCode } from '../exit-code.ts';
 import { readReloadOutcome } from '../lifecycle/last-reload.ts';
-import { findLiveRun } from '../lifecycle/last-shutdown.ts';
-import { isAlive, readPidFile } from '../platform/pid-file.ts';
+import { isAlive } from '../platform/process-identity.ts';
+import { type Found, findService } from './find-service.ts';
 import { complain } from './help.ts';
 import { controlConfig } from './operator.ts';
 
@@ -26,6 +25,7 @@ const PATIENCE_MS = 10_000;
 
 export async function run(args: readonly string[]): Promise<number> {
   let config: ReturnType<typeof controlConfig>;
+  let found: Found;
   try {
     const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
     if (values.help) {
@@ -33,15 +33,20 @@ export async function run(args: readonly string[]): Promise<number> {
       return ExitCode.Ok;
     }
     config = controlConfig();
+    found = await findService(config);
   } catch (error) {
     return complain(error);
   }
   const { stateDir, startTimeoutMs } = config;
-  const pid = findService(config.pidFile ?? join(stateDir, 'master-agent.pid'), stateDir);
-  if (pid === undefined) {
-    process.stderr.write(`No service to reload: none has left word of itself in ${stateDir}\n`);
+  if (found.kind !== 'running') {
+    process.stderr.write(
+      found.kind === 'none'
+        ? `No service to reload: none has left word of itself in ${stateDir}\n`
+        : `Not reloaded: ${found.why}\n`,
+    );
     return 1;
   }
+  const { pid } = found;
   // So the service manager ends its ExecReload when a stop overtakes it. That is no failure, and the unit must not
   // be shown as failed for it; to anybody else it is the end by a signal that was asked for.
   let overtaken = false;
@@ -77,10 +82,4 @@ export async function run(args: readonly string[]): Promise<number> {
   }
   process.stderr.write(`Process ${pid} has not told how the reload went\n`);
   return 1;
-}
-
-function findService(pidFile: string, stateDir: string): number | undefined {
-  const owner = readPidFile(pidFile);
-  if (owner.kind === 'ours') return owner.pid;
-  return findLiveRun(stateDir);
 }

@@ -7,12 +7,17 @@ import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
+import { within } from '../platform/deadline.ts';
 import { createLogger } from '../platform/logger.ts';
-import { readPidFile, removePidFile, writePidFile } from '../platform/pid-file.ts';
+import { readPidFile, removePidFile, removePidFileNow, writePidFile } from '../platform/pid-file.ts';
 import type { SignalTrap } from '../platform/signals.ts';
 import { createNotifier } from '../platform/systemd.ts';
 import { version } from '../version.ts';
+import { fateIn } from './find-service.ts';
 import { complain, helpText } from './help.ts';
+
+/** How long the PID file may take to go: a disk that hangs does not hold the end. */
+const DISK_MS = 500;
 
 /** `master-agent [serve] [APP]` */
 export async function run(args: readonly string[], signals: SignalTrap): Promise<number> {
@@ -45,7 +50,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
     log.info(`Service state: STARTING - Configuration loaded (pid ${process.pid})`);
     if (config.pidFile !== undefined) {
-      claimPidFile(config.pidFile, log);
+      claimPidFile(config.pidFile, config.stateDir, log);
       pidFile = config.pidFile;
     }
     if (config.app !== undefined) assertAppFile(config.app);
@@ -63,7 +68,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       reload: () => controller.reload(),
       exit: (code) => {
         controller.lose(code);
-        if (pidFile !== undefined) removePidFile(pidFile);
+        if (pidFile !== undefined) removePidFileNow(pidFile);
       },
     });
     await controller.start();
@@ -71,7 +76,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   } catch (error) {
     return explain(error);
   } finally {
-    if (pidFile !== undefined) removePidFile(pidFile);
+    if (pidFile !== undefined) await within(DISK_MS, removePidFile(pidFile));
   }
 }
 
@@ -102,29 +107,28 @@ function configure(app: string | undefined): Settings {
   return { config, variables: { ...variables, LOG_FORMAT: formatOf(config.logFormat) } };
 }
 
-/** @throws StartError 78 when the file names another process that is alive, or cannot be written */
-function claimPidFile(file: string, log: Logger): void {
+/** @throws ConfigError when the file names another process that may be a service, or cannot be written */
+function claimPidFile(file: string, stateDir: string, log: Logger): void {
   try {
-    const owner = readPidFile(file);
-    if (owner.kind === 'ours' && owner.pid !== process.pid) {
-      throw new StartError(
-        `PID_FILE: want no other service on ${file}, got process ${owner.pid}, which is alive`,
-        ExitCode.Config,
-      );
+    const named = readPidFile(file);
+    if (named.kind === 'unreadable')
+      log.warn(`PID file ${file} held no process id, but ${JSON.stringify(named.content)}`);
+    if (named.kind === 'pid' && named.pid !== process.pid) {
+      const fate = fateIn(stateDir, named.pid);
+      if (fate === 'dead') log.warn(`PID file ${file} was left by process ${named.pid}, which is dead`);
+      else if (fate === 'recycled')
+        log.warn(`PID file ${file} was left behind: process ${named.pid} is something else now`);
+      else {
+        const advice = fate === 'alive' ? '' : ' and may be a service; remove the file if it is none';
+        throw new ConfigError([
+          `PID_FILE: want no other service on ${file}, got process ${named.pid}, which is alive${advice}`,
+        ]);
+      }
     }
-    if (owner.kind === 'dead') log.warn(`PID file ${file} was left by process ${owner.pid}, which is dead`);
-    if (owner.kind === 'recycled') {
-      log.warn(`PID file ${file} was left behind: process ${owner.pid} is something else now`);
-    }
-    if (owner.kind === 'unreadable')
-      log.warn(`PID file ${file} held no process id, but ${JSON.stringify(owner.content)}`);
     writePidFile(file);
   } catch (error) {
-    if (error instanceof StartError) throw error;
-    throw new StartError(
-      `PID_FILE: want a file that can be written, got "${file}": ${messageOf(error)}`,
-      ExitCode.Config,
-    );
+    if (error instanceof ConfigError) throw error;
+    throw new ConfigError([`PID_FILE: want a file that can be written, got "${file}": ${messageOf(error)}`]);
   }
 }
 

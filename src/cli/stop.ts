@@ -1,13 +1,13 @@
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { hasCode, messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
-import { findLiveRun, readReport, reportFile } from '../lifecycle/last-shutdown.ts';
+import { readReport, reportFile } from '../lifecycle/last-shutdown.ts';
 import { escapeControl } from '../ops/escape-control.ts';
 import { drainLine, drainOf } from '../ops/status.ts';
-import { isAlive, type PidFileOwner, readPidFile } from '../platform/pid-file.ts';
+import { isAlive } from '../platform/process-identity.ts';
+import { type Found, findService } from './find-service.ts';
 import { complain } from './help.ts';
 import { controlConfig, fetchStatus, opsServer } from './operator.ts';
 import { Progress } from './progress.ts';
@@ -19,7 +19,8 @@ Stops the service that PID_FILE names (default: master-agent.pid in STATE_DIR), 
   --help   this
 
 exit: as the service did (0 everything completed, 1 requests were cut); 0 when there was nothing to stop;
-      1 when it ended without a report, or is still there past its deadline; 78 bad configuration
+      1 when it ended without a report, is still there past its deadline, or cannot be told from another process;
+      78 bad configuration
 `;
 
 const LOOK_MS = 100;
@@ -28,6 +29,7 @@ const PATIENCE_MS = 15_000;
 
 export async function run(args: readonly string[]): Promise<number> {
   let config: ReturnType<typeof controlConfig>;
+  let found: Found;
   try {
     const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
     if (values.help) {
@@ -35,25 +37,21 @@ export async function run(args: readonly string[]): Promise<number> {
       return ExitCode.Ok;
     }
     config = controlConfig();
+    found = await findService(config);
   } catch (error) {
     return complain(error);
   }
-  const file = config.pidFile ?? join(config.stateDir, 'master-agent.pid');
-  let owner: PidFileOwner;
-  try {
-    owner = readPidFile(file);
-    // Who was given no PID file has left word of itself all the same.
-    const pid = config.pidFile === undefined ? findLiveRun(config.stateDir) : undefined;
-    if (owner.kind === 'none' && pid !== undefined) owner = { kind: 'ours', pid };
-  } catch (error) {
-    return complain(`PID_FILE: want a file that can be read, got "${file}": ${messageOf(error)}`);
-  }
-  if (owner.kind !== 'ours') {
-    say(`Nothing to stop: ${nobody(owner, file)}`);
-    if (owner.kind !== 'none') rmSync(file, { force: true });
+  if (found.kind === 'none') {
+    const { why, staleFile } = found;
+    say(`Nothing to stop: ${why}${staleFile === undefined ? '' : ' (removed)'}`);
+    if (staleFile !== undefined) rmSync(staleFile, { force: true });
     return ExitCode.Ok;
   }
-  const { pid } = owner;
+  if (found.kind === 'unknown') {
+    say(`Not stopped: ${found.why}`);
+    return 1;
+  }
+  const { pid } = found;
   // Looked up first: the note of where the door is goes when the service does.
   const door = opsServer(config);
   say(`Stopping process ${pid}`);
@@ -99,19 +97,6 @@ function conclude(pid: number, stateDir: string): number {
   for (const { method, path, age_ms } of cut)
     say(`  cut: ${method} ${escapeControl(path)} after ${(age_ms / 1000).toFixed(1)} s`);
   return exit_code;
-}
-
-function nobody(owner: Exclude<PidFileOwner, { kind: 'ours' }>, file: string): string {
-  switch (owner.kind) {
-    case 'none':
-      return `there is no PID file ${file}`;
-    case 'dead':
-      return `${file} was left by process ${owner.pid}, which is dead (removed)`;
-    case 'recycled':
-      return `${file} was left behind: process ${owner.pid} is something else now, and was not touched (removed)`;
-    case 'unreadable':
-      return `${file} holds no process id, but ${JSON.stringify(owner.content)} (removed)`;
-  }
 }
 
 function say(line: string): void {

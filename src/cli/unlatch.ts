@@ -5,9 +5,9 @@ import { AuditLog } from '../audit/audit-log.ts';
 import { auditFile } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
-import { findLiveRun } from '../lifecycle/last-shutdown.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
 import { readAuditKey } from '../platform/secrets.ts';
+import { lockStateDir } from '../platform/state-lock.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
 
@@ -40,25 +40,26 @@ export async function run(args: readonly string[]): Promise<number> {
       return ExitCode.Ok;
     }
     process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
-    const pid = findLiveRun(config.stateDir);
-    // In a container the run that was killed may have had the number that is ours now.
-    if (pid !== undefined && pid !== process.pid) {
-      return complain(`process ${pid} is still stopping: want it gone before it may start again`);
-    }
     const reason = (values.reason ?? (await ask())).trim();
     if (reason === '') return complain('--reason: want a text that says why it may start again, got nothing');
-    const file = auditFile(config);
-    if (file !== undefined) await putOnRecord(file, readAuditKey(config), { latch, by: whoAmI(), reason });
-    const kept = releaseLatch(config.stateDir);
-    process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
-    return ExitCode.Ok;
+    // A service that is still stopping must be gone before it may start again, and only one process writes the audit log.
+    const unlock = await lockStateDir(config.stateDir);
+    try {
+      const file = auditFile(config);
+      if (file !== undefined) await putOnRecord(file, readAuditKey(config), { latch, by: whoAmI(), reason });
+      const kept = await releaseLatch(config.stateDir);
+      process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
+      return ExitCode.Ok;
+    } finally {
+      await unlock();
+    }
   } catch (error) {
     const code = complain(error);
     return error instanceof StartError ? error.exitCode : code;
   }
 }
 
-/** A container's user need not have a name. */
+/** A user of a container may have no name. */
 function whoAmI(): string {
   try {
     return userInfo().username;

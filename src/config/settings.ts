@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { ExitCode } from '../exit-code.ts';
 
 export const LOG_FORMATS = ['json', 'text', 'journal'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
@@ -294,10 +295,11 @@ export type SettingName = keyof Config;
 /** Every mistake in a configuration, one line each: the setting, the rule and the value. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  readonly exitCode = ExitCode.Config;
   readonly mistakes: readonly string[];
 
-  constructor(mistakes: readonly string[]) {
-    super(mistakes.join('\n'));
+  constructor(mistakes: readonly string[], options?: ErrorOptions) {
+    super(mistakes.join('\n'), options);
     this.mistakes = mistakes;
   }
 }

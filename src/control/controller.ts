@@ -2,7 +2,7 @@ import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import { openAudit } from '../audit/open-audit.ts';
-import type { Config } from '../config/settings.ts';
+import { type Config, ConfigError } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, graverOf, StartError } from '../exit-code.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/last-shutdown.ts';
@@ -72,7 +72,7 @@ export class Controller {
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
   /** The latch on its way to the disk; resolves to whether it is there. */
-  #latching: Promise<boolean> | undefined;
+  #latching: Promise<boolean> = Promise.resolve(false);
 
   constructor({ config, log, backend, notifier = SILENT, configure }: ControllerParts) {
     this.#config = config;
@@ -221,7 +221,7 @@ export class Controller {
     await this.#backend.kill();
     await this.#ops?.close(undefined);
     await this.#audit?.close();
-    await this.#record?.abandon();
+    await within(STATE_FILE_MS, this.#record?.abandon() ?? Promise.resolve());
   }
 
   /**
@@ -286,7 +286,8 @@ export class Controller {
       delayMs: 0,
       exitCode: ExitCode.Ok,
     });
-    this.#latching = this.#latch(reason, by);
+    // In their order: the last one's reason is the one that is kept.
+    this.#latching = this.#latching.then(() => this.#latch(reason, by));
     return this.#latching;
   }
 
@@ -476,6 +477,7 @@ function failedStart(error: unknown): ShutdownReport {
     aborted: 0,
     cut: [],
     rejected: 0,
-    exit_code: error instanceof StartError ? error.exitCode : ExitCode.Internal,
+    exit_code:
+      error instanceof StartError || error instanceof ConfigError ? error.exitCode : ExitCode.Internal,
   };
 }

@@ -1,7 +1,6 @@
 import type { Logger } from 'pino';
-import { ConfigError } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
-import { keepReloadOutcome, type ReloadOutcome } from '../lifecycle/last-reload.ts';
+import { keepReloadOutcome, type ReloadOutcome, refusalOf } from '../lifecycle/last-reload.ts';
 
 /** What reloads work on. */
 export interface ReloadParts {
@@ -72,10 +71,4 @@ export class Reloads {
       log.error({ err: error }, `The outcome of the reload could not be kept: ${messageOf(error)}`);
     }
   }
-}
-
-/** Why a reload was refused, on one line. */
-function refusalOf(error: unknown): string {
-  const told = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
-  return told || 'an error without a message';
 }

@@ -1,16 +1,19 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ConfigError } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { replaceFile } from '../platform/atomic-file.ts';
 
 /** How a reload went: the content of `STATE_DIR/last-reload.json`, for the command that waits for it. */
 export interface ReloadOutcome {
   readonly outcome: 'done' | 'refused';
   /** Why it was refused; empty when it was done. */
   readonly reason: string;
-  /** Wall-clock milliseconds of its beginning: a signal before that moment is answered by it. */
+  /** Wall-clock milliseconds at its beginning: it answers the signals sent before. */
   readonly started_ms: number;
   readonly duration_ms: number;
   readonly pid: number;
-  /** What serves now. */
+  /** The generation that serves now. */
   readonly generation: number;
 }
 
@@ -19,10 +22,8 @@ function outcomeFile(stateDir: string): string {
 }
 
 /** @throws the system's error */
-export async function keepReloadOutcome(stateDir: string, outcome: ReloadOutcome): Promise<void> {
-  const draft = `${outcomeFile(stateDir)}.${process.pid}`;
-  writeFileSync(draft, `${JSON.stringify(outcome)}\n`);
-  renameSync(draft, outcomeFile(stateDir));
+export function keepReloadOutcome(stateDir: string, outcome: ReloadOutcome): Promise<void> {
+  return replaceFile(outcomeFile(stateDir), `${JSON.stringify(outcome)}\n`);
 }
 
 export function readReloadOutcome(stateDir: string): ReloadOutcome | undefined {
@@ -31,4 +32,10 @@ export function readReloadOutcome(stateDir: string): ReloadOutcome | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Why a reload was refused, on one line. */
+export function refusalOf(error: unknown): string {
+  const told = error instanceof ConfigError ? error.mistakes.join('; ') : messageOf(error);
+  return told || 'an error without a message';
 }

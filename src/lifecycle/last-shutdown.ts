@@ -1,17 +1,12 @@
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
-import { whatBecameOf } from '../platform/pid-file.ts';
+import { replaceFile } from '../platform/atomic-file.ts';
+import { identityOf, type ProcessIdentity, parseIdentity } from '../platform/process-identity.ts';
+import { lockStateDir, type Release } from '../platform/state-lock.ts';
 
 /** A request that a stop has cut. */
 export interface CutRequest {
@@ -47,7 +42,7 @@ export interface ShutdownReport {
   readonly exit_code: ExitCode;
 }
 
-/** What is known of a run that ended without a report: it was killed, or the machine went down. */
+/** A run that ended without a report: it was killed, or the machine went down. */
 export interface UncleanEnd {
   readonly unclean: true;
   readonly pid: number;
@@ -56,77 +51,98 @@ export interface UncleanEnd {
 
 export type LastShutdown = ShutdownReport | UncleanEnd;
 
+/** The run under way, or one that was killed: the content of `STATE_DIR/running.json`. */
+export interface Run extends ProcessIdentity {
+  readonly started_at: string;
+  /** URL of the ops server; undefined until it listens, and when it is off. */
+  readonly operator_door?: string;
+}
+
 /**
- * Metrics die with their process, so the end of each stop is kept in a file for the next start to show. That a run
- * is under way is a file too: one that is found at a start belongs to a run that never came to its end.
+ * Metrics die with their process, so the end of each stop is kept in a file for the next start to show. A run under
+ * way has a file too: the start that finds one knows that the run before it was killed. The record also holds the lock
+ * of STATE_DIR, because only one service may write these files.
  */
 export class ShutdownRecord {
   /** How the run before this one ended; undefined when there was none. */
   readonly last: LastShutdown | undefined;
   readonly #report: string;
   readonly #running: string;
-  readonly #started: UncleanEnd = { unclean: true, pid: process.pid, started_at: new Date().toISOString() };
+  readonly #run: Run = { ...identityOf(), started_at: new Date().toISOString() };
+  readonly #unlock: Release;
 
-  /** @throws the system's error when the directory cannot be made, read or written. */
-  constructor(stateDir: string) {
-    mkdirSync(stateDir, { recursive: true });
+  private constructor(stateDir: string, unlock: Release) {
     this.#report = reportFile(stateDir);
     this.#running = runningFile(stateDir);
+    this.#unlock = unlock;
     this.last = readUnclean(this.#running) ?? readReport(this.#report);
-    replaceFile(this.#running, this.#started);
   }
 
-  /** @throws StartError 78 when the directory cannot be used, 74 when it can as soon as there is room again */
+  /**
+   * Locks the directory and notes that a run is under way.
+   * @throws ConfigError when another service holds the directory or it cannot be used; StartError 74 when it can be
+   * used as soon as there is room again
+   */
   static async open(stateDir: string): Promise<ShutdownRecord> {
+    let unlock: Release | undefined;
     try {
-      return new ShutdownRecord(stateDir);
+      unlock = await lockStateDir(stateDir);
+      const record = new ShutdownRecord(stateDir, unlock);
+      await record.#note(record.#run);
+      return record;
     } catch (error) {
-      throw new StartError(
-        `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`,
-        // As soon as there is room again it can be used.
-        hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO') ? ExitCode.AuditLost : ExitCode.Config,
-        { cause: error },
-      );
+      await unlock?.();
+      if (error instanceof ConfigError) throw error;
+      const line = `STATE_DIR: want a directory that can be written, got "${stateDir}": ${messageOf(error)}`;
+      if (hasCode(error, 'ENOSPC', 'EDQUOT', 'EIO'))
+        throw new StartError(line, ExitCode.AuditLost, { cause: error });
+      throw new ConfigError([line], { cause: error });
     }
   }
 
-  /** Notes where the ops server is, for the commands that look for it. */
-  async announce(opsServer: string): Promise<void> {
-    replaceFile(this.#running, { ...this.#started, operator_door: opsServer });
+  /** Notes where the ops server is, for the commands that look for it. @throws the system's error */
+  announce(opsServer: string): Promise<void> {
+    return this.#note({ ...this.#run, operator_door: opsServer });
   }
 
-  /** The run is over. @throws the system's error when the report cannot be written. */
+  /** The run is over. On disk when it resolves; bound the wait. @throws the system's error */
   async close(report: ShutdownReport): Promise<void> {
-    replaceFile(this.#report, report);
-    rmSync(this.#running, { force: true });
-  }
-
-  /** The run never began: there is nothing to report, and an unclean end before it is still to be told. */
-  async abandon(): Promise<void> {
-    if (!this.last?.unclean) {
-      rmSync(this.#running, { force: true });
-      return;
-    }
     try {
-      replaceFile(this.#running, this.last);
-    } catch {
-      // On a full disk our own note stays, and says that there was an unclean end, too.
+      await replaceFile(this.#report, textOf(report));
+      await rm(this.#running, { force: true });
+    } finally {
+      await this.#unlock();
     }
+  }
+
+  /** The run never began: it leaves no report, and an unclean end before it stays to be told. Bound the wait. */
+  async abandon(): Promise<void> {
+    try {
+      if (this.last?.unclean) await replaceFile(this.#running, textOf(this.last));
+      else await rm(this.#running, { force: true });
+    } catch {
+      // On a full disk our own note stays. It says that there was an unclean end, too.
+    } finally {
+      await this.#unlock();
+    }
+  }
+
+  #note(run: Run): Promise<void> {
+    return replaceFile(this.#running, textOf({ unclean: true, ...run }));
   }
 }
 
-/** Where the ops server of the run under way is; undefined when there is none, or it is off. */
-export function findOpsServer(stateDir: string): string | undefined {
+/** The run that is under way or was killed; undefined when there is none that can be read. */
+export function readRun(stateDir: string): Run | undefined {
   const value = readJsonFile(runningFile(stateDir));
-  return isRecord(value) && typeof value.operator_door === 'string' ? value.operator_door : undefined;
-}
-
-/** The process of the run that is under way, if it is; it needs no PID file for that. */
-export function findLiveRun(stateDir: string): number | undefined {
-  const run = readUnclean(runningFile(stateDir));
-  return run !== undefined && run.pid > 0 && whatBecameOf(run.pid, Date.parse(run.started_at)) === 'ours'
-    ? run.pid
-    : undefined;
+  const identity = parseIdentity(value);
+  if (identity === undefined || !isRecord(value)) return undefined;
+  const { started_at, operator_door } = value;
+  return {
+    ...identity,
+    started_at: typeof started_at === 'string' ? started_at : '',
+    ...(typeof operator_door === 'string' ? { operator_door } : {}),
+  };
 }
 
 export function reportFile(stateDir: string): string {
@@ -143,6 +159,7 @@ export function readReport(file: string): ShutdownReport | undefined {
   return isRecord(value) && value.unclean === false ? (value as unknown as ShutdownReport) : undefined;
 }
 
+/** What `/status` tells of it. One torn by a crash tells that there was a run, and no more. */
 function readUnclean(file: string): UncleanEnd | undefined {
   const value = readJsonFile(file);
   if (value === undefined) return undefined;
@@ -158,7 +175,7 @@ function readJsonFile(file: string): unknown {
   try {
     return JSON.parse(readFileSync(file, 'utf8'));
   } catch (error) {
-    // A file torn by a crash is no report, but it is there.
+    // Null: a file torn by a crash is no report, but it is there.
     return hasCode(error, 'ENOENT') ? undefined : null;
   }
 }
@@ -167,20 +184,6 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null;
 }
 
-/** Puts a file in place whole or not at all, and on disk before it returns. */
-function replaceFile(file: string, value: unknown): void {
-  const draft = `${file}.${process.pid}`;
-  try {
-    const descriptor = openSync(draft, 'w', 0o640);
-    try {
-      writeFileSync(descriptor, `${JSON.stringify(value)}\n`);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-    renameSync(draft, file);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
-  }
+function textOf(value: object): string {
+  return `${JSON.stringify(value)}\n`;
 }

@@ -1,16 +1,7 @@
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ExitCode, StartError } from '../exit-code.ts';
+import { makeDirectory, renameSynced, replaceFile } from '../platform/atomic-file.ts';
 
 /** Why the service stays down: the content of `STATE_DIR/emergency.json`. */
 export interface Latch {
@@ -25,23 +16,13 @@ function latchFile(stateDir: string): string {
   return join(stateDir, 'emergency.json');
 }
 
-/** Latches the service. It is on disk when this returns. @throws the system's error */
+/** Latches the service. It is on disk when this resolves; bound the wait. @throws the system's error */
 export async function setLatch(stateDir: string, latch: Latch): Promise<void> {
-  mkdirSync(stateDir, { recursive: true });
-  const file = latchFile(stateDir);
-  const draft = `${file}.${process.pid}`;
-  try {
-    sync(draft, 'w', (fd) => writeFileSync(fd, `${JSON.stringify(latch)}\n`));
-    renameSync(draft, file);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
-  }
-  // The name is only on disk when its directory is.
-  sync(stateDir, 'r', () => undefined);
+  await makeDirectory(stateDir);
+  await replaceFile(latchFile(stateDir), `${JSON.stringify(latch)}\n`);
 }
 
-/** The latch that holds, if one does. A file that cannot be read holds too: nobody knows that it may be ignored. */
+/** The latch, if one is set. One that cannot be read counts: nothing says that it may be ignored. */
 export function readLatch(stateDir: string): Latch | undefined {
   const file = latchFile(stateDir);
   if (!existsSync(file)) return undefined;
@@ -50,7 +31,7 @@ export function readLatch(stateDir: string): Latch | undefined {
     if (typeof time === 'string' && typeof by === 'string' && typeof reason === 'string')
       return { time, by, reason };
   } catch {
-    // It is there all the same.
+    // It is there, whatever it says.
   }
   return { time: 'an unknown time', by: 'somebody', reason: 'the latch cannot be read' };
 }
@@ -66,20 +47,9 @@ export function assertUnlatched(stateDir: string): void {
   );
 }
 
-/** Lets the service start again. The old latch is kept beside it; returns where. @throws the system's error */
-export function releaseLatch(stateDir: string): string {
+/** Lets the service start again. Keeps the old latch beside it and returns where. @throws the system's error */
+export async function releaseLatch(stateDir: string): Promise<string> {
   const kept = join(stateDir, `emergency-${new Date().toISOString().replaceAll(':', '')}.json`);
-  renameSync(latchFile(stateDir), kept);
-  sync(stateDir, 'r', () => undefined);
+  await renameSynced(latchFile(stateDir), kept);
   return kept;
-}
-
-function sync(path: string, flags: string, fill: (fd: number) => void): void {
-  const fd = openSync(path, flags, 0o640);
-  try {
-    fill(fd);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }

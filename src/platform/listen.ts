@@ -1,10 +1,10 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
+import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../exit-code.ts';
 import { within } from './deadline.ts';
 
-/** The settings an address comes from, for the message when it cannot be had. */
+/** The settings an address comes from, for the message when it cannot be used. */
 export interface AddressSettings {
   readonly host: 'HOST' | 'OPS_HOST';
   readonly port: 'PORT' | 'OPS_PORT';
@@ -25,21 +25,20 @@ export function handedSocket(env: NodeJS.ProcessEnv = process.env): number | und
   return forUs ? FIRST_HANDED_FD : undefined;
 }
 
-/** Begins to accept on a socket that was handed over. @throws StartError 78 when it is none */
+/** Begins to accept on a socket that was handed over. @throws ConfigError when the descriptor is no such socket */
 export async function listenOnHanded(server: Server, fd: number): Promise<void> {
   const listening = once(server, 'listening');
   try {
     server.listen({ fd });
     await listening;
   } catch (error) {
-    throw new StartError(
+    throw new ConfigError([
       `LISTEN_FDS: want a listening socket as descriptor ${fd}, got: ${messageOf(error)}`,
-      ExitCode.Config,
-    );
+    ]);
   }
 }
 
-/** @throws StartError 78 that names the setting and the address, when it is taken or is no address of this machine */
+/** @throws ConfigError that names the setting and the address, when it is taken or is no address of this machine */
 export async function listen(
   server: Server,
   host: string,
@@ -51,36 +50,35 @@ export async function listen(
     server.listen({ host, port });
     await listening;
   } catch (error) {
-    throw new StartError(unlistenable(error, host, port, names), ExitCode.Config, { cause: error });
+    throw new ConfigError([unlistenable(error, host, port, names)], { cause: error });
   }
 }
 
 /**
- * Finds out whether an address can be had, before anything is opened that would have to be closed again. It does not
- * listen there: whoever connected in that moment, as clients do all the time during a restart, would be reset.
- * @throws StartError as `listen` does
+ * Checks that an address is free before anything is opened that would have to be closed again. It does not listen
+ * there: clients that connect all the time during a restart would be reset.
+ * @throws ConfigError as `listen` does
  */
 export async function probe(host: string, port: number, names: AddressSettings): Promise<void> {
   const server = createServer();
   const listening = once(server, 'listening');
   try {
-    // On a port that nobody knows.
+    // On a port that no client knows.
     server.listen({ host, port: 0 });
     await listening;
   } catch (error) {
-    throw new StartError(unlistenable(error, host, port, names), ExitCode.Config, { cause: error });
+    throw new ConfigError([unlistenable(error, host, port, names)], { cause: error });
   }
   const closed = once(server, 'close');
   server.close();
   await closed;
-  if (port !== 0 && (await isListening(host, port)))
-    throw new StartError(taken(host, port, names), ExitCode.Config);
+  if (port !== 0 && (await isListening(host, port))) throw new ConfigError([taken(host, port, names)]);
 }
 
 async function isListening(host: string, port: number): Promise<boolean> {
   const socket = connect({ host, port });
   try {
-    // A socket that the kernel has given this very port is connected to itself.
+    // The kernel may give the socket this very port: it is then connected to itself.
     return (await within(PROBE_MS, once(socket, 'connect'))) && socket.localPort !== port;
   } catch {
     return false;
@@ -115,7 +113,7 @@ function taken(host: string, port: number, names: AddressSettings): string {
   return `${names.port}: want a free port, got ${host}:${port}, which is taken`;
 }
 
-/** Closes the listening socket and nothing else: the connections, and their time limits, stay as they are. */
+/** Closes the listening socket and nothing else: connections and their time limits stay. */
 export function stopAccepting(server: Server): void {
   if (server.listening) NetServer.prototype.close.call(server);
 }

@@ -1,15 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { type Config, isToken, TOKEN_RULE } from '../config/settings.ts';
+import { type Config, ConfigError, isToken, TOKEN_RULE } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../exit-code.ts';
 
-/** Fewer bytes are no key. */
+/** Bytes. */
 const SHORTEST_KEY = 16;
 
 /**
- * The administrator's token, from the setting or from the file that a Docker secret or a systemd credential puts in
- * place. Undefined when neither is set.
- * @throws StartError 78 when the file cannot be read or holds no token; the message never shows what it holds
+ * The administrator's token: from the setting, or from the file of a Docker secret or a systemd credential. Undefined
+ * when neither is set.
+ * @throws ConfigError when the file cannot be read or holds no token; the message never shows what it holds
  */
 export function readToken({ adminToken, adminTokenFile }: Config): string | undefined {
   if (adminTokenFile === undefined) return adminToken;
@@ -17,23 +16,21 @@ export function readToken({ adminToken, adminTokenFile }: Config): string | unde
   try {
     token = readFileSync(adminTokenFile, 'utf8').trim();
   } catch (error) {
-    throw new StartError(
+    throw new ConfigError([
       `ADMIN_TOKEN_FILE: want a file that can be read, got "${adminTokenFile}": ${messageOf(error)}`,
-      ExitCode.Config,
-    );
+    ]);
   }
   if (!isToken(token)) {
-    throw new StartError(
+    throw new ConfigError([
       `ADMIN_TOKEN_FILE: want ${TOKEN_RULE} in "${adminTokenFile}", got ${token.length} characters`,
-      ExitCode.Config,
-    );
+    ]);
   }
   return token;
 }
 
 /**
- * The key that seals the audit log; undefined when none is set. It is the file's bytes, all of them.
- * @throws StartError 78 when the file cannot be read or is too short
+ * The key that seals the audit log, which is all bytes of the file; undefined when none is set.
+ * @throws ConfigError when the file cannot be read or is too short
  */
 export function readAuditKey({ auditKeyFile }: Config): Buffer | undefined {
   if (auditKeyFile === undefined) return undefined;
@@ -41,16 +38,14 @@ export function readAuditKey({ auditKeyFile }: Config): Buffer | undefined {
   try {
     key = readFileSync(auditKeyFile);
   } catch (error) {
-    throw new StartError(
+    throw new ConfigError([
       `AUDIT_KEY_FILE: want a file that can be read, got "${auditKeyFile}": ${messageOf(error)}`,
-      ExitCode.Config,
-    );
+    ]);
   }
   if (key.length < SHORTEST_KEY) {
-    throw new StartError(
+    throw new ConfigError([
       `AUDIT_KEY_FILE: want ${SHORTEST_KEY} or more bytes in "${auditKeyFile}", got ${key.length}`,
-      ExitCode.Config,
-    );
+    ]);
   }
   return key;
 }

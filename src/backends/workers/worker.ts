@@ -40,11 +40,7 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
     return await new Worker(config, log).run(signals);
   } catch (error) {
     const exitCode =
-      error instanceof StartError
-        ? error.exitCode
-        : error instanceof ConfigError
-          ? ExitCode.Config
-          : ExitCode.Internal;
+      error instanceof StartError || error instanceof ConfigError ? error.exitCode : ExitCode.Internal;
     await told({ type: 'failed', message: messageOf(error), exitCode });
     return exitCode;
   }
