@@ -8,7 +8,7 @@ import { need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { freePort } from '../support/replicas.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
-import { CREW_APP } from '../support/workers-service.ts';
+import { WORKERS_APP } from '../support/workers-service.ts';
 
 const DIR = 'deployment/prometheus';
 need('prometheus');
@@ -102,7 +102,7 @@ class Prometheus {
 
 t.test('every query of the dashboard and every alert has something to look at', async (t) => {
   const doors = tempDir(t);
-  const options = { args: [CREW_APP], env: { WORKERS: '1', DOORS: doors } };
+  const options = { args: [WORKERS_APP], env: { WORKERS: '1', DOORS: doors } };
   const before = await ServiceProcess.running(t, options);
   before.signal('SIGTERM');
   await before.exited;

@@ -2,7 +2,7 @@ import type { Page } from 'playwright-core';
 import t from 'tap';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 const TOKEN = 'only-for-this-test-1';
 const HOSTILE = '<img src=x onerror=alert(1)> \u202eesrever';
@@ -14,8 +14,8 @@ async function told(page: Page, wanted: RegExp): Promise<void> {
 for (const workers of [0, 2]) {
   t.test(`emergency stop from the page, ${workers} workers`, async (t) => {
     const browser = await openBrowser(t);
-    const crew = await Crew.running(t, { workers, env: { ADMIN_TOKEN: TOKEN } });
-    const { service } = crew;
+    const pool = await WorkersService.running(t, { workers, env: { ADMIN_TOKEN: TOKEN } });
+    const { service } = pool;
     const { page, wrongs } = await openPage(browser, service.opsPort);
     const { page: other } = await openPage(browser, service.opsPort);
     (await RawClient.open(service.port)).get('/hold/a');
@@ -56,7 +56,7 @@ for (const workers of [0, 2]) {
     t.notOk(await page.locator('#dialog').isVisible());
     t.equal(await page.locator('#name').inputValue(), '');
 
-    crew.open('a');
+    pool.open('a');
     await headlineIs(page, /^STOPPED/);
     await service.exited;
     t.strictSame(wrongs, []);

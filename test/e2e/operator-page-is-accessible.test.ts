@@ -4,7 +4,7 @@ import type { Page } from 'playwright-core';
 import t, { type Test } from 'tap';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -28,31 +28,31 @@ async function assertAccessible(t: Test, page: Page, what: string): Promise<void
 for (const colorScheme of ['light', 'dark'] as const) {
   t.test(`axe finds nothing in any state, ${colorScheme}`, async (t) => {
     const browser = await openBrowser(t);
-    const crew = await Crew.running(t);
+    const pool = await WorkersService.running(t);
     // The page's policy lets nothing in, not even the check; its script can be let in by the browser alone.
-    const { page } = await openPage(browser, crew.service.opsPort, { colorScheme, bypassCSP: true });
-    (await RawClient.open(crew.port)).get('/hold/a');
+    const { page } = await openPage(browser, pool.service.opsPort, { colorScheme, bypassCSP: true });
+    (await RawClient.open(pool.port)).get('/hold/a');
     await headlineIs(page, /^RUNNING - 1 request in flight$/);
     await assertAccessible(t, page, 'running');
     await page.locator('#open').click();
     await assertAccessible(t, page, 'the dialog');
     await page.keyboard.press('Escape');
-    await crew.service.stop();
+    await pool.service.stop();
     await headlineIs(page, /^STOPPING/);
     await assertAccessible(t, page, 'stopping');
-    crew.service.signal('SIGKILL');
+    pool.service.signal('SIGKILL');
     await headlineIs(page, /^GONE/);
     await assertAccessible(t, page, 'gone');
-    crew.open('a');
+    pool.open('a');
   });
 }
 
 t.test('who wants no motion gets none, and everybody reaches all by keyboard', async (t) => {
   const browser = await openBrowser(t);
-  const crew = await Crew.running(t);
-  const { page } = await openPage(browser, crew.service.opsPort, { reducedMotion: 'reduce' });
-  const { page: moving } = await openPage(browser, crew.service.opsPort, { reducedMotion: 'no-preference' });
-  (await RawClient.open(crew.port)).get('/hold/a');
+  const pool = await WorkersService.running(t);
+  const { page } = await openPage(browser, pool.service.opsPort, { reducedMotion: 'reduce' });
+  const { page: moving } = await openPage(browser, pool.service.opsPort, { reducedMotion: 'no-preference' });
+  (await RawClient.open(pool.port)).get('/hold/a');
   await headlineIs(page, /^RUNNING - 1/);
   await page.keyboard.press('Tab');
   t.equal(await page.evaluate<string>('document.activeElement.id'), 'open');
@@ -65,11 +65,11 @@ t.test('who wants no motion gets none, and everybody reaches all by keyboard', a
   t.strictSame(reached, ['reason', 'name', 'token', 'close', 'send']);
   await page.keyboard.press('Escape');
   t.equal(await page.evaluate<string>('document.activeElement.id'), 'open', 'back where it was');
-  await crew.service.stop();
+  await pool.service.stop();
   const animations = (one: Page): Promise<number> => one.evaluate('document.getAnimations().length');
   await headlineIs(page, /^STOPPING/);
   await headlineIs(moving, /^STOPPING/);
   t.equal(await animations(page), 0);
   t.ok((await animations(moving)) > 0);
-  crew.open('a');
+  pool.open('a');
 });

@@ -2,13 +2,13 @@ import t from 'tap';
 import { escapeControl } from '../../src/ops/escape-control.ts';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 const APP = `export default { routes: (router) => router.mount('/', () => undefined) };\n`;
 
 t.test('a path is text: it is no markup, turns nothing round, and does not break the page', async (t) => {
   const browser = await openBrowser(t);
-  const { service } = await Crew.running(t, { workers: 0, app: APP });
+  const { service } = await WorkersService.running(t, { workers: 0, app: APP });
   const paths = [
     '/<script>alert(1)</script>',
     `/"><img/src=x/onerror=alert(2)>`,

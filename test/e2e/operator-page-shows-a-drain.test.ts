@@ -2,7 +2,7 @@ import t, { type Test } from 'tap';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 /** A service whose handlers wait under `/hold/NAME`, alone or with workers. */
 interface Held {
@@ -16,8 +16,8 @@ const SHAPES: Readonly<Record<string, (t: Test, env: Record<string, string>) => 
     return { service, release: (name) => service.release(name) };
   },
   'a supervisor': async (t, env) => {
-    const crew = await Crew.running(t, { env });
-    return { service: crew.service, release: (name) => crew.open(name) };
+    const pool = await WorkersService.running(t, { env });
+    return { service: pool.service, release: (name) => pool.open(name) };
   },
 };
 

@@ -6,7 +6,7 @@ import t from 'tap';
 import { type StatusEvent, StatusStream } from '../../src/ops/status-stream.ts';
 import { running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 /** Opens a stream and comes back when its first event is there. */
 async function watching(port: number): Promise<RawClient> {
@@ -47,7 +47,7 @@ t.test('a page is told of a change at once, and at the end how it went; then it 
 });
 
 t.test('with workers too', async (t) => {
-  const { service } = await Crew.running(t);
+  const { service } = await WorkersService.running(t);
   const clients = await Promise.all([1, 2, 3].map(() => watching(service.opsPort)));
   clients[0]?.socket.pause();
   await service.stop();

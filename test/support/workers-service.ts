@@ -6,20 +6,20 @@ import { RawClient, type RawResponse } from './raw-client.ts';
 import { ROOT } from './root.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
 
-/** The application of these tests: its handlers wait for doors that `Crew.open` opens, in whichever worker. */
-export const CREW_APP = join(ROOT, 'test/fixtures/workers-app.mjs');
+/** The application of these tests: its handlers wait for doors that `WorkersService.open` opens, in whichever worker. */
+export const WORKERS_APP = join(ROOT, 'test/fixtures/workers-app.mjs');
 
-export interface CrewOptions {
+export interface WorkersOptions {
   readonly workers?: number;
   readonly env?: SpawnOptions['env'];
-  /** The text of an application's module instead of CREW_APP. It can be replaced by `rewrite`. */
+  /** The text of an application's module instead of WORKERS_APP. It can be replaced by `rewrite`. */
   readonly app?: string;
   /** The text of a `.env`, which a reload reads anew. */
   readonly dotenv?: string;
 }
 
 /** A supervisor with its workers, in a directory of its own. */
-export class Crew {
+export class WorkersService {
   readonly dir: string;
   readonly service: ServiceProcess;
   readonly #t: Test;
@@ -30,25 +30,25 @@ export class Crew {
     this.dir = dir;
   }
 
-  static spawn(t: Test, { workers = 2, env = {}, app, dotenv }: CrewOptions = {}): Crew {
+  static spawn(t: Test, { workers = 2, env = {}, app, dotenv }: WorkersOptions = {}): WorkersService {
     const dir = tempDir(t);
     mkdirSync(join(dir, 'doors'));
     mkdirSync(join(dir, 'state'));
     if (app !== undefined) writeFileSync(join(dir, 'app.mjs'), app);
     if (dotenv !== undefined) writeFileSync(join(dir, '.env'), dotenv);
     const service = ServiceProcess.spawn(t, {
-      args: [app === undefined ? CREW_APP : 'app.mjs'],
+      args: [app === undefined ? WORKERS_APP : 'app.mjs'],
       cwd: dir,
       stateDir: join(dir, 'state'),
       env: { WORKERS: String(workers), DOORS: join(dir, 'doors'), ...env },
     });
-    return new Crew(t, service, dir);
+    return new WorkersService(t, service, dir);
   }
 
-  static async running(t: Test, options: CrewOptions = {}): Promise<Crew> {
-    const crew = Crew.spawn(t, options);
-    await crew.service.accepting();
-    return crew;
+  static async running(t: Test, options: WorkersOptions = {}): Promise<WorkersService> {
+    const pool = WorkersService.spawn(t, options);
+    await pool.service.accepting();
+    return pool;
   }
 
   get port(): number {

@@ -1,28 +1,28 @@
 import t from 'tap';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('a worker whose event loop is blocked is killed and replaced, and what it cut is named', async (t) => {
-  const crew = await Crew.running(t, { env: { HEARTBEAT_TIMEOUT: '2' } });
-  const { service } = crew;
-  const before = await crew.pids();
-  const other = await crew.connect();
-  const pid = await crew.pidOf(other);
+  const pool = await WorkersService.running(t, { env: { HEARTBEAT_TIMEOUT: '2' } });
+  const { service } = pool;
+  const before = await pool.pids();
+  const other = await pool.connect();
+  const pid = await pool.pidOf(other);
   // Connections go in turn, so this one goes to somebody else.
-  const blocking = (await crew.connect()).get('/block/3600000?token=secret');
+  const blocking = (await pool.connect()).get('/block/3600000?token=secret');
   await service.line('blocking');
   const blocked = before.find((candidate) => candidate !== pid) ?? 0;
 
   // Each second one of these was meant for the blocked worker, and has to come back from it.
-  const waiting = await Promise.all(Array.from({ length: 6 }, () => crew.get()));
+  const waiting = await Promise.all(Array.from({ length: 6 }, () => pool.get()));
   t.strictSame(
     new Set(waiting.map(({ status }) => status)),
     new Set([200]),
     'nobody else is left without an answer',
   );
-  t.equal(await crew.pidOf(other), pid, 'the other one serves all the while');
+  t.equal(await pool.pidOf(other), pid, 'the other one serves all the while');
 
   t.not(await blocking.ended, undefined);
   await service.line(`ERROR: Worker ${blocked} has not been heard of for`);
@@ -37,7 +37,7 @@ t.test('a worker whose event loop is blocked is killed and replaced, and what it
     'the name of what was cut',
   );
   await service.line('serves in place of the one that has ended');
-  const after = await crew.pids();
+  const after = await pool.pids();
   t.ok(after.includes(pid));
   t.notOk(after.includes(blocked));
   t.notMatch(service.output, 'secret');
@@ -49,21 +49,21 @@ t.test('a worker whose event loop is blocked is killed and replaced, and what it
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.match(
-    crew.audit().filter(({ type }) => type === 'cut'),
+    pool.audit().filter(({ type }) => type === 'cut'),
     [{ pid: blocked, method: 'GET', path: '/block/3600000' }],
     'on record once, by the supervisor',
   );
 });
 
 t.test('a supervisor that has stood still itself does not take its workers for blocked', async (t) => {
-  const crew = await Crew.running(t, { env: { HEARTBEAT_TIMEOUT: '2' } });
-  const { service } = crew;
-  const before = await crew.pids();
+  const pool = await WorkersService.running(t, { env: { HEARTBEAT_TIMEOUT: '2' } });
+  const { service } = pool;
+  const before = await pool.pids();
   service.signal('SIGSTOP');
   // The time is what is tested: longer than the workers may be silent.
   await new Promise((resolve) => setTimeout(resolve, 4_000));
   service.signal('SIGCONT');
-  for (let round = 0; round < 3; round += 1) t.equal((await crew.get()).status, 200);
-  t.strictSame((await crew.pids()).sort(), before.sort());
+  for (let round = 0; round < 3; round += 1) t.equal((await pool.get()).status, 200);
+  t.strictSame((await pool.pids()).sort(), before.sort());
   t.notMatch(service.output, 'blocked');
 });

@@ -1,19 +1,19 @@
 import t from 'tap';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('a worker whose application crashes completes what it has, and is replaced', async (t) => {
-  const crew = await Crew.running(t, { workers: 1, env: { SHUTDOWN_TIMEOUT: '5' } });
-  const { service } = crew;
-  const [crashed = 0] = await crew.pids(1);
-  const held = (await crew.connect()).get('/hold/a');
+  const pool = await WorkersService.running(t, { workers: 1, env: { SHUTDOWN_TIMEOUT: '5' } });
+  const { service } = pool;
+  const [crashed = 0] = await pool.pids(1);
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
-  const crashing = (await crew.connect()).get('/crash');
+  const crashing = (await pool.connect()).get('/crash');
   await service.line('FATAL: Crash (uncaughtException): crashed on purpose');
   await service.line(`ERROR: Worker ${crashed} stops by itself and is replaced`);
-  crew.open('a');
+  pool.open('a');
   t.match(
     await held.response(),
     { status: 200, headers: { connection: 'close' } },
@@ -21,8 +21,8 @@ t.test('a worker whose application crashes completes what it has, and is replace
   );
   await service.line('Cut in-flight request: GET /crash after');
   t.not(await crashing.ended, undefined);
-  t.notOk((await crew.pids(1)).includes(crashed), 'then it leaves');
-  t.equal((await crew.get()).status, 200, 'its successor serves');
+  t.notOk((await pool.pids(1)).includes(crashed), 'then it leaves');
+  t.equal((await pool.get()).status, 200, 'its successor serves');
   t.equal(
     service.lines.filter((line) => line.includes('Service state: ')).length,
     2,

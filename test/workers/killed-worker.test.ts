@@ -1,17 +1,17 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import t from 'tap';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('a worker that is killed is replaced, and what was lost with it is named', async (t) => {
-  const crew = await Crew.running(t);
-  const { service } = crew;
-  const other = await crew.connect();
-  const pid = await crew.pidOf(other);
-  const held = (await crew.connect()).get('/hold/a');
+  const pool = await WorkersService.running(t);
+  const { service } = pool;
+  const other = await pool.connect();
+  const pid = await pool.pidOf(other);
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
   const { workers } = await service.statusWhen(({ in_flight }) => in_flight.count === 1);
   const victim = workers?.find(({ in_flight }) => in_flight === 1)?.pid ?? 0;
@@ -19,18 +19,18 @@ t.test('a worker that is killed is replaced, and what was lost with it is named'
   process.kill(victim, 'SIGKILL');
 
   t.not(await held.ended, undefined);
-  t.equal(await crew.pidOf(other), pid, 'the other one serves on');
+  t.equal(await pool.pidOf(other), pid, 'the other one serves on');
   await service.line(`ERROR: Worker ${victim} has ended by SIGKILL and is replaced`);
   await service.line('serves in place of the one that has ended');
   await service.line('Cut in-flight request: GET /hold/a after');
-  t.notOk((await crew.pids()).includes(victim));
-  t.equal((await crew.get()).status, 200);
+  t.notOk((await pool.pids()).includes(victim));
+  t.equal((await pool.get()).status, 200);
   t.match(await (await service.operator('/metrics')).text(), /master_agent_requests_cut_total 1\n/);
 
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.match(
-    crew.audit().filter(({ type }) => type === 'cut' || type === 'worker_end'),
+    pool.audit().filter(({ type }) => type === 'cut' || type === 'worker_end'),
     [
       { type: 'worker_end', pid: victim, end: 'by SIGKILL' },
       { type: 'cut', pid: victim, path: '/hold/a' },
@@ -39,12 +39,12 @@ t.test('a worker that is killed is replaced, and what was lost with it is named'
 });
 
 t.test('with one worker, who comes meanwhile waits for its successor', async (t) => {
-  const crew = await Crew.running(t, { workers: 1 });
-  const { service } = crew;
-  const [victim = 0] = await crew.pids(1);
+  const pool = await WorkersService.running(t, { workers: 1 });
+  const { service } = pool;
+  const [victim = 0] = await pool.pids(1);
   process.kill(victim, 'SIGKILL');
   await service.line('and is replaced');
-  const answers = await Promise.all(Array.from({ length: 5 }, () => crew.get()));
+  const answers = await Promise.all(Array.from({ length: 5 }, () => pool.get()));
   t.strictSame(new Set(answers.map(({ status }) => status)), new Set([200]));
 });
 
@@ -68,24 +68,24 @@ t.test('one that dies between ready and activated is replaced too', async (t) =>
       },
       routes(router) { router.get('/', (_request, response) => response.end('works')); },
     };\n`;
-  const crew = Crew.spawn(t, { app });
-  const { service } = crew;
+  const pool = WorkersService.spawn(t, { app });
+  const { service } = pool;
   await service.line('the first is ready');
   await service.line('Ops server');
   service.opsPort = Number(/:(\d+)$/.exec(await service.line('Ops server listening'))?.[1]);
   await service.statusWhen(({ workers }) => workers?.some(({ state }) => state === 'serving') ?? false);
-  crew.open('die');
+  pool.open('die');
   await service.statusWhen(({ workers }) => workers?.length === 1);
-  crew.open('second');
+  pool.open('second');
   await service.accepting();
-  await crew.pids();
-  t.equal((await crew.get()).body, 'works');
+  await pool.pids();
+  t.equal((await pool.get()).body, 'works');
 });
 
 t.test('a fork that fails is tried again', async (t) => {
-  const crew = await Crew.running(t, { workers: 1 });
-  const { service } = crew;
-  const [victim = 0] = await crew.pids(1);
+  const pool = await WorkersService.running(t, { workers: 1 });
+  const { service } = pool;
+  const [victim = 0] = await pool.pids(1);
   const limit = (files: number): unknown =>
     execFileSync('prlimit', ['--pid', String(service.pid), `--nofile=${files}:`]);
   limit(readdirSync(`/proc/${service.pid}/fd`).length);
@@ -97,5 +97,5 @@ t.test('a fork that fails is tried again', async (t) => {
   t.match(service.output, /A worker could not be replaced: .*EMFILE/);
   limit(1024);
   await service.line('serves in place of the one that has ended');
-  t.equal((await crew.get()).status, 200);
+  t.equal((await pool.get()).status, 200);
 });

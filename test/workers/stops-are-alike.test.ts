@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
 import { tempDir } from '../support/service-process.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Each stop is played twice, by processes that have to start first.
 t.setTimeout(240_000);
@@ -24,44 +24,44 @@ interface Stop {
   readonly app?: string;
   readonly starts?: false;
   /** Brings about the stop, and lets what is to complete complete. */
-  readonly play: (crew: Crew, t: Test) => Promise<void>;
+  readonly play: (pool: WorkersService, t: Test) => Promise<void>;
 }
 
 /** Holds a request in flight. */
-async function hold(crew: Crew, name = 'a'): Promise<{ status: () => Promise<number> }> {
-  const client = (await crew.connect()).get(`/hold/${name}`);
-  await crew.service.line(`holding ${name}`);
+async function hold(pool: WorkersService, name = 'a'): Promise<{ status: () => Promise<number> }> {
+  const client = (await pool.connect()).get(`/hold/${name}`);
+  await pool.service.line(`holding ${name}`);
   return { status: async () => (await client.response()).status };
 }
 
-async function stopping(crew: Crew, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
-  crew.service.signal(signal);
-  await crew.service.line('Service state: STOPPING');
+async function stopping(pool: WorkersService, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  pool.service.signal(signal);
+  await pool.service.line('Service state: STOPPING');
 }
 
 const STOPS: Readonly<Record<string, Stop>> = {
-  'nothing in flight': { play: async (crew) => crew.service.signal('SIGTERM') },
+  'nothing in flight': { play: async (pool) => pool.service.signal('SIGTERM') },
   'in flight completes': {
-    play: async (crew, t) => {
-      const held = await hold(crew);
-      await stopping(crew);
-      t.equal((await crew.get()).status, 503);
-      crew.open('a');
+    play: async (pool, t) => {
+      const held = await hold(pool);
+      await stopping(pool);
+      t.equal((await pool.get()).status, 503);
+      pool.open('a');
       t.equal(await held.status(), 200);
     },
   },
   deadline: {
     env: { SHUTDOWN_TIMEOUT: '1' },
-    play: async (crew) => {
-      await hold(crew);
-      crew.service.signal('SIGTERM');
+    play: async (pool) => {
+      await hold(pool);
+      pool.service.signal('SIGTERM');
     },
   },
   'forced by a second SIGINT': {
-    play: async (crew) => {
-      await hold(crew);
-      await stopping(crew, 'SIGINT');
-      crew.service.signal('SIGINT');
+    play: async (pool) => {
+      await hold(pool);
+      await stopping(pool, 'SIGINT');
+      pool.service.signal('SIGINT');
     },
   },
   'a body that stalls': {
@@ -70,52 +70,52 @@ const STOPS: Readonly<Record<string, Stop>> = {
       request.on('data', () => {}).on('end', () => response.end());
       log.info('reading');
     }); } };`,
-    play: async (crew) => {
-      (await crew.connect()).write('POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx');
-      await crew.service.line('reading');
-      crew.service.signal('SIGTERM');
+    play: async (pool) => {
+      (await pool.connect()).write('POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx');
+      await pool.service.line('reading');
+      pool.service.signal('SIGTERM');
     },
   },
   'lame duck': {
     env: { SHUTDOWN_DELAY: '1' },
-    play: async (crew, t) => {
-      const held = await hold(crew);
-      crew.service.signal('SIGTERM');
-      await crew.service.line('Lame duck');
-      t.equal((await crew.get()).status, 200);
-      await crew.service.line('Service state: STOPPING');
-      crew.open('a');
+    play: async (pool, t) => {
+      const held = await hold(pool);
+      pool.service.signal('SIGTERM');
+      await pool.service.line('Lame duck');
+      t.equal((await pool.get()).status, 200);
+      await pool.service.line('Service state: STOPPING');
+      pool.open('a');
       t.equal(await held.status(), 200);
     },
   },
   'without fail-safe': {
     env: { ENABLE_FAIL_SAFE: 'false' },
-    play: async (crew, t) => {
-      const held = await hold(crew);
-      await stopping(crew);
-      crew.open('a');
+    play: async (pool, t) => {
+      const held = await hold(pool);
+      await stopping(pool);
+      pool.open('a');
       t.equal(await held.status(), 200);
     },
   },
   emergency: {
     env: { ADMIN_TOKEN: TOKEN, SHUTDOWN_DELAY: '60' },
-    play: async (crew, t) => {
-      const held = await hold(crew);
-      const answer = await fetch(`http://127.0.0.1:${crew.port}/admin/emergency-shutdown`, {
+    play: async (pool, t) => {
+      const held = await hold(pool);
+      const answer = await fetch(`http://127.0.0.1:${pool.port}/admin/emergency-shutdown`, {
         method: 'POST',
         headers: { authorization: `Bearer ${TOKEN}` },
         body: '{"reason":"a drill"}',
       });
       t.equal(answer.status, 200);
-      crew.open('a');
+      pool.open('a');
       t.equal(await held.status(), 200);
     },
   },
   'an emergency that cannot be latched': {
     env: { ADMIN_TOKEN: TOKEN, AUDIT_LOG: 'off' },
-    play: async (crew, t) => {
-      mkdirSync(join(crew.service.stateDir, 'emergency.json'));
-      const answer = await fetch(`http://127.0.0.1:${crew.service.opsPort}/admin/emergency-shutdown`, {
+    play: async (pool, t) => {
+      mkdirSync(join(pool.service.stateDir, 'emergency.json'));
+      const answer = await fetch(`http://127.0.0.1:${pool.service.opsPort}/admin/emergency-shutdown`, {
         method: 'POST',
         headers: { authorization: `Bearer ${TOKEN}` },
       });
@@ -124,15 +124,15 @@ const STOPS: Readonly<Record<string, Stop>> = {
   },
   'the audit log is lost': {
     env: { AUDIT_LOG: 'doors/log.ndjson' },
-    play: async (crew) => {
-      renameSync(join(crew.dir, 'doors'), join(crew.dir, 'gone'));
+    play: async (pool) => {
+      renameSync(join(pool.dir, 'doors'), join(pool.dir, 'gone'));
       // It is noticed within a second; how many are served and refused until then is chance.
-      while (!crew.service.output.includes('The audit log is lost')) await crew.get().catch(() => undefined);
+      while (!pool.service.output.includes('The audit log is lost')) await pool.get().catch(() => undefined);
     },
   },
   'a stop that fails': {
     app: `export default { stop() { throw new Error('on purpose'); } };`,
-    play: async (crew) => crew.service.signal('SIGTERM'),
+    play: async (pool) => pool.service.signal('SIGTERM'),
   },
   'during the start': {
     starts: false,
@@ -140,18 +140,18 @@ const STOPS: Readonly<Record<string, Stop>> = {
       log.info('starting slowly');
       await new Promise((resolve) => stopping.addEventListener('abort', resolve));
     } };`,
-    play: async (crew) => {
-      await crew.service.line('starting slowly');
-      crew.service.signal('SIGTERM');
+    play: async (pool) => {
+      await pool.service.line('starting slowly');
+      pool.service.signal('SIGTERM');
     },
   },
   'with a reload': {
-    play: async (crew, t) => {
-      const held = await hold(crew);
-      await stopping(crew);
-      crew.service.signal('SIGHUP');
-      await crew.service.line('Reload refused');
-      crew.open('a');
+    play: async (pool, t) => {
+      const held = await hold(pool);
+      await stopping(pool);
+      pool.service.signal('SIGHUP');
+      await pool.service.line('Reload refused');
+      pool.open('a');
       t.equal(await held.status(), 200);
     },
   },
@@ -175,10 +175,10 @@ t.test('an audit log that was not closed is told of by one process and by worker
   for (const workers of [0, 1]) {
     const dir = tempDir(t);
     const env = { AUDIT_LOG: join(dir, 'audit.ndjson') };
-    const first = await Crew.running(t, { workers, env });
+    const first = await WorkersService.running(t, { workers, env });
     first.service.signal('SIGKILL');
     await first.service.exited;
-    const next = await Crew.running(t, { workers, env });
+    const next = await WorkersService.running(t, { workers, env });
     t.match(next.service.output, 'WARNING: The audit log was not closed by the run before this one');
     next.service.signal('SIGTERM');
     await next.service.exited;
@@ -187,26 +187,26 @@ t.test('an audit log that was not closed is told of by one process and by worker
 
 async function play(t: Test, stop: Stop, workers: number): Promise<Told> {
   const { env = {}, app } = stop;
-  const crew = Crew.spawn(t, { workers, env, ...(app === undefined ? {} : { app }) });
-  if (stop.starts !== false) await crew.service.accepting();
-  await stop.play(crew, t);
-  const { code } = await crew.service.exited;
-  const from = crew.service.lines.findIndex((line) =>
+  const pool = WorkersService.spawn(t, { workers, env, ...(app === undefined ? {} : { app }) });
+  if (stop.starts !== false) await pool.service.accepting();
+  await stop.play(pool, t);
+  const { code } = await pool.service.exited;
+  const from = pool.service.lines.findIndex((line) =>
     /Received signal|Emergency|cannot be written/.test(line),
   );
   // What an application logs itself, and stacks, are no words of ours.
-  const lines = crew.service.lines
+  const lines = pool.service.lines
     .slice(from)
     .filter(
       (line) =>
         /^(INFO|WARNING|ERROR|FATAL): /.test(line) && !/holding|Not in the audit log|Refused \d/.test(line),
     )
-    .map((line) => line.replaceAll(crew.dir, 'DIR').replace(/after \d+(\.\d+)?s|json\.\d+/, '…'));
+    .map((line) => line.replaceAll(pool.dir, 'DIR').replace(/after \d+(\.\d+)?s|json\.\d+/, '…'));
   // The latch is on its way to the disk while the stop goes on.
   const [latch, others] = [/latch/i, /^(?!.*latch)/i].map((kind) => lines.filter((line) => kind.test(line)));
-  const { cut, reason, in_flight_at_lock, completed, aborted, rejected, exit_code } = crew.service.report();
+  const { cut, reason, in_flight_at_lock, completed, aborted, rejected, exit_code } = pool.service.report();
   const named = cut.map(({ id: _, age_ms: __, ...rest }) => rest);
-  const records = env.AUDIT_LOG === undefined ? crew.audit() : [];
+  const records = env.AUDIT_LOG === undefined ? pool.audit() : [];
   return {
     lines: [...(others ?? []), ...(latch ?? [])],
     code,

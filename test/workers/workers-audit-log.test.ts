@@ -3,39 +3,39 @@ import { join } from 'node:path';
 import t from 'tap';
 import { verify } from '../../src/audit/verify.ts';
 import { tempDir } from '../support/service-process.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('what several workers write into one log verifies, also when it was rotated', async (t) => {
-  const crew = await Crew.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
-  const { service } = crew;
+  const pool = await WorkersService.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
+  const { service } = pool;
   const file = join(service.stateDir, 'audit.ndjson');
   const ask = async (): Promise<void> => {
-    for (let round = 0; round < 10; round += 1) t.equal((await crew.get()).status, 200);
+    for (let round = 0; round < 10; round += 1) t.equal((await pool.get()).status, 200);
   };
   await ask();
   t.equal((await verify([file])).finding, undefined, 'while it is written');
   renameSync(file, `${file}.1`);
-  await crew.reload();
+  await pool.reload();
   await ask();
-  await crew.pids();
+  await pool.pids();
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
 
   const verdict = await verify([`${file}.1`, file]);
   t.equal(verdict.finding, undefined);
   t.equal(verdict.chains, 5, 'the supervisor and two generations of two workers');
-  t.match(crew.audit().at(-1), { type: 'state', state: 'stopped' });
+  t.match(pool.audit().at(-1), { type: 'state', state: 'stopped' });
 });
 
 t.test('when a worker loses the audit log, the whole service stops', async (t) => {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'audit'));
-  const crew = await Crew.running(t, { env: { AUDIT_LOG: join(dir, 'audit/log.ndjson') } });
-  const { service } = crew;
-  const idle = await Promise.all([crew.connect(), crew.connect()]);
+  const pool = await WorkersService.running(t, { env: { AUDIT_LOG: join(dir, 'audit/log.ndjson') } });
+  const { service } = pool;
+  const idle = await Promise.all([pool.connect(), pool.connect()]);
   for (const client of idle) t.equal((await client.get('/').response()).status, 200);
   // With its directory gone the log cannot be continued: the next who writes finds out.
   renameSync(join(dir, 'audit'), join(dir, 'gone'));

@@ -1,27 +1,27 @@
 import t from 'tap';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('MAX_CONNECTIONS holds for all workers together', async (t) => {
-  const crew = await Crew.running(t, { env: { MAX_CONNECTIONS: '4' } });
+  const pool = await WorkersService.running(t, { env: { MAX_CONNECTIONS: '4' } });
   const open = [];
   for (let index = 0; index < 4; index += 1) {
-    const client = await crew.connect();
+    const client = await pool.connect();
     t.equal((await client.get('/').response()).status, 200);
     open.push(client);
   }
-  const tooMany = (await crew.connect()).get('/');
+  const tooMany = (await pool.connect()).get('/');
   t.not(await tooMany.ended, undefined);
   t.equal(tooMany.pending, '', 'dropped, as a single process drops it');
   for (const client of open) client.destroy();
-  await crew.service.statusWhen(({ connections }) => connections.open === 0);
-  t.equal((await crew.get()).status, 200, 'there is room again');
+  await pool.service.statusWhen(({ connections }) => connections.open === 0);
+  t.equal((await pool.get()).status, 200, 'there is room again');
 });
 
 t.test('a handed connection is one as node:http has it', async (t) => {
-  const crew = await Crew.running(t, {
+  const pool = await WorkersService.running(t, {
     workers: 1,
     app: `export default {
       routes(router) {
@@ -31,5 +31,5 @@ t.test('a handed connection is one as node:http has it', async (t) => {
       },
     };\n`,
   });
-  t.strictSame(JSON.parse((await crew.get()).body), { halfOpen: true, client: '127.0.0.1' });
+  t.strictSame(JSON.parse((await pool.get()).body), { halfOpen: true, client: '127.0.0.1' });
 });

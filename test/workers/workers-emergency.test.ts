@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { assertRefused } from '../support/drain.ts';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
@@ -14,12 +14,12 @@ for (const door of ['a worker', 'the operator'] as const) {
     `an emergency shutdown at the door of ${door} locks all workers and latches the service`,
     async (t) => {
       const env = { ADMIN_TOKEN: TOKEN, SHUTDOWN_DELAY: '3600' };
-      const crew = await Crew.running(t, { env });
-      const { service } = crew;
-      const idle = await Promise.all([crew.connect(), crew.connect()]);
-      const pids = await Promise.all(idle.map((client) => crew.pidOf(client)));
+      const pool = await WorkersService.running(t, { env });
+      const { service } = pool;
+      const idle = await Promise.all([pool.connect(), pool.connect()]);
+      const pids = await Promise.all(idle.map((client) => pool.pidOf(client)));
       t.equal(new Set(pids).size, 2);
-      const held = (await crew.connect()).get('/hold/a');
+      const held = (await pool.connect()).get('/hold/a');
       await service.line('holding a');
 
       const port = door === 'a worker' ? service.port : service.opsPort;
@@ -32,7 +32,7 @@ for (const door of ['a worker', 'the operator'] as const) {
       t.strictSame(await answer.json(), { status: 'shutdown_initiated' });
       await service.line('Service state: STOPPING');
       for (const client of idle) assertRefused(t, await client.get('/').response());
-      crew.open('a');
+      pool.open('a');
       t.equal((await held.response()).status, 200, 'what is in flight is completed');
       t.strictSame(await service.exited, { code: 0, signal: null });
 
@@ -43,11 +43,11 @@ for (const door of ['a worker', 'the operator'] as const) {
       const latch = JSON.parse(readFileSync(join(service.stateDir, 'emergency.json'), 'utf8'));
       t.match(latch, { by: '127.0.0.1', reason: 'a drill' });
       t.match(
-        crew.audit().filter(({ type }) => type === 'emergency'),
+        pool.audit().filter(({ type }) => type === 'emergency'),
         [{ by: '127.0.0.1', reason: 'a drill', latched: true }],
       );
 
-      const again = Crew.spawn(t, { env: { ...env, STATE_DIR: service.stateDir } });
+      const again = WorkersService.spawn(t, { env: { ...env, STATE_DIR: service.stateDir } });
       t.strictSame(await again.service.exited, { code: 75, signal: null }, 'it stays down');
     },
   );

@@ -1,11 +1,11 @@
 import t from 'tap';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('a worker that dies at once five times in a row ends the start', async (t) => {
-  const { service } = Crew.spawn(t, { workers: 1, app: 'process.kill(process.pid, "SIGKILL");\n' });
+  const { service } = WorkersService.spawn(t, { workers: 1, app: 'process.kill(process.pid, "SIGKILL");\n' });
   t.strictSame(await service.exited, { code: 70, signal: null });
   t.equal(count(service.lines, 'the worker ended by SIGKILL before it was ready: trying again'), 4);
   t.match(service.output, 'the worker ended by SIGKILL before it was ready, 5 times in a row');
@@ -18,7 +18,7 @@ t.test('one that says why it cannot start is not tried again', async (t) => {
     ['export default 42;\n', 78, /APP: want app\.mjs to export an app .* got number/],
   ];
   for (const [app, code, told] of cases) {
-    const { service } = Crew.spawn(t, { app });
+    const { service } = WorkersService.spawn(t, { app });
     t.strictSame(await service.exited, { code, signal: null });
     t.match(service.output, told);
     t.notMatch(service.output, 'trying again');
@@ -26,7 +26,7 @@ t.test('one that says why it cannot start is not tried again', async (t) => {
 });
 
 t.test('a worker that is never ready ends the start', async (t) => {
-  const { service } = Crew.spawn(t, {
+  const { service } = WorkersService.spawn(t, {
     workers: 1,
     env: { START_TIMEOUT: '1' },
     app: 'export default { start: () => new Promise(() => setInterval(() => {}, 1000)) };\n',

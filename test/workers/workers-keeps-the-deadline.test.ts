@@ -1,14 +1,14 @@
 import t from 'tap';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('at the deadline what hangs in a worker is cut and named', async (t) => {
-  const crew = await Crew.running(t, { env: { SHUTDOWN_TIMEOUT: '1' } });
-  const { service } = crew;
+  const pool = await WorkersService.running(t, { env: { SHUTDOWN_TIMEOUT: '1' } });
+  const { service } = pool;
   const clients = [];
-  for (let index = 0; index < 2; index += 1) clients.push((await crew.connect()).get('/hang?token=secret'));
+  for (let index = 0; index < 2; index += 1) clients.push((await pool.connect()).get('/hang?token=secret'));
   await service.until(() => (count(service.lines, 'hanging') === 2 ? true : undefined), 'two hang');
 
   service.signal('SIGTERM');
@@ -30,19 +30,19 @@ t.test('at the deadline what hangs in a worker is cut and named', async (t) => {
     exit_code: 1,
     cut: [{ path: '/hang' }, { path: '/hang' }],
   });
-  const cut = crew.audit().filter(({ outcome }) => outcome === 'cut');
+  const cut = pool.audit().filter(({ outcome }) => outcome === 'cut');
   t.equal(cut.length, 2, 'each is on record once');
 });
 
 for (const workers of [1, 2]) {
   t.test(`a blocked event loop among ${workers} workers does not hold the deadline`, async (t) => {
-    const crew = await Crew.running(t, {
+    const pool = await WorkersService.running(t, {
       workers,
       env: { SHUTDOWN_TIMEOUT: '2', HEARTBEAT_TIMEOUT: '3600' },
     });
-    const { service } = crew;
-    await crew.pids(workers);
-    const blocking = (await crew.connect()).get('/block/3600000');
+    const { service } = pool;
+    await pool.pids(workers);
+    const blocking = (await pool.connect()).get('/block/3600000');
     await service.line('blocking');
 
     service.signal('SIGTERM');
@@ -60,7 +60,7 @@ for (const workers of [1, 2]) {
     t.match(report, { exit_code: 1, cut: [{ method: 'GET', path: '/block/3600000' }] });
     t.ok(report.duration_seconds >= 2 && report.duration_seconds < 12, `${report.duration_seconds} s`);
     t.match(
-      crew.audit().filter(({ type }) => type === 'cut'),
+      pool.audit().filter(({ type }) => type === 'cut'),
       [{ method: 'GET', path: '/block/3600000' }],
       'the audit log names it too',
     );
@@ -68,9 +68,9 @@ for (const workers of [1, 2]) {
 }
 
 t.test('a worker that is killed during the drain has not completed what it had', async (t) => {
-  const crew = await Crew.running(t, { env: { SHUTDOWN_TIMEOUT: '60' } });
-  const { service } = crew;
-  const held = (await crew.connect()).get('/hold/a');
+  const pool = await WorkersService.running(t, { env: { SHUTDOWN_TIMEOUT: '60' } });
+  const { service } = pool;
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
   const { workers } = await service.statusWhen(({ in_flight }) => in_flight.count === 1);
   const holder = workers?.find(({ in_flight }) => in_flight === 1)?.pid ?? 0;
@@ -80,7 +80,7 @@ t.test('a worker that is killed during the drain has not completed what it had',
   t.not(await held.ended, undefined);
   t.match(service.report(), { completed: 0, cut: [{ path: '/hold/a' }], exit_code: 1 });
   t.match(
-    crew.audit().filter(({ type }) => type === 'cut'),
+    pool.audit().filter(({ type }) => type === 'cut'),
     [{ path: '/hold/a', pid: holder }],
   );
 });

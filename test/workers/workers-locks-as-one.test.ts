@@ -1,6 +1,6 @@
 import t from 'tap';
 import { assertRefused } from '../support/drain.ts';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
@@ -9,19 +9,19 @@ for (const workers of [1, 2]) {
   t.test(
     `${workers} workers: what comes after the signal is refused, what came before is answered`,
     async (t) => {
-      const crew = await Crew.running(t, { workers, env: { SHUTDOWN_TIMEOUT: '60' } });
-      const { service } = crew;
-      const idle = await Promise.all([crew.connect(), crew.connect()]);
+      const pool = await WorkersService.running(t, { workers, env: { SHUTDOWN_TIMEOUT: '60' } });
+      const { service } = pool;
+      const idle = await Promise.all([pool.connect(), pool.connect()]);
       for (const client of idle) t.equal((await client.get('/').response()).status, 200);
       const held = [];
       for (const name of ['a', 'b']) {
-        held.push((await crew.connect()).get(`/hold/${name}`));
+        held.push((await pool.connect()).get(`/hold/${name}`));
         await service.line(`holding ${name}`);
       }
       const [first, second] = held;
       await service.stop();
 
-      const fresh = await crew.connect();
+      const fresh = await pool.connect();
       assertRefused(t, await fresh.get('/').response());
       t.equal(await fresh.ended, 'fin');
       for (const client of idle) assertRefused(t, await client.get('/').response());
@@ -32,11 +32,11 @@ for (const workers of [1, 2]) {
       t.equal((await service.operator('/livez')).status, 200);
       t.equal((await service.operator('/readyz')).status, 503);
 
-      crew.open('a');
+      pool.open('a');
       t.equal((await first?.response())?.status, 200, 'what was in flight is answered');
       const pipelined = await first?.response();
       if (pipelined !== undefined) assertRefused(t, pipelined);
-      crew.open('b');
+      pool.open('b');
       const last = await second?.response();
       t.equal(last?.status, 200);
       t.equal(last?.headers.connection, 'close');
@@ -67,16 +67,16 @@ for (const workers of [1, 2]) {
 }
 
 t.test('workers leave at once when nothing is in flight, whatever is connected', async (t) => {
-  const crew = await Crew.running(t, { env: { SHUTDOWN_TIMEOUT: '60' } });
-  const used = await crew.connect();
+  const pool = await WorkersService.running(t, { env: { SHUTDOWN_TIMEOUT: '60' } });
+  const used = await pool.connect();
   t.equal((await used.get('/').response()).status, 200);
-  const silent = await crew.connect();
-  const half = (await crew.connect()).write('GET / HTTP/1.1\r\nHost: te');
-  await crew.service.statusWhen(({ connections }) => connections.open === 3);
+  const silent = await pool.connect();
+  const half = (await pool.connect()).write('GET / HTTP/1.1\r\nHost: te');
+  await pool.service.statusWhen(({ connections }) => connections.open === 3);
 
-  crew.service.signal('SIGTERM');
-  t.strictSame(await crew.service.exited, { code: 0, signal: null });
-  t.ok(crew.service.report().duration_seconds < 10, 'not the grace of 60 s');
+  pool.service.signal('SIGTERM');
+  t.strictSame(await pool.service.exited, { code: 0, signal: null });
+  t.ok(pool.service.report().duration_seconds < 10, 'not the grace of 60 s');
   t.equal((await half.response()).status, 503, 'half a request is refused whole');
   t.equal(await used.ended, 'fin');
   t.equal(await silent.ended, 'fin');

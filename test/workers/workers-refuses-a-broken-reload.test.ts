@@ -1,6 +1,6 @@
 import t from 'tap';
 import { ServiceProcess } from '../support/service-process.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
@@ -49,28 +49,28 @@ const BROKEN: Readonly<Record<string, { app?: string; dotenv?: string; told: Reg
 t.test('a broken reload is refused, with the reason, and the old generation goes on serving', async (t) => {
   const dotenv = 'HOST=127.0.0.1\nPORT=0\nWORKERS=2\n';
   const unset = { HOST: undefined, PORT: undefined, WORKERS: undefined };
-  const crew = await Crew.running(t, { app: WORKS, dotenv, env: unset });
-  const { service } = crew;
-  const pids = await crew.pids();
+  const pool = await WorkersService.running(t, { app: WORKS, dotenv, env: unset });
+  const { service } = pool;
+  const pids = await pool.pids();
   for (const [what, { app = WORKS, dotenv: changed = '', told }] of Object.entries(BROKEN)) {
     await t.test(what, async (t) => {
-      crew.rewrite(app);
-      crew.setDotenv(`${dotenv}${changed}`);
+      pool.rewrite(app);
+      pool.setDotenv(`${dotenv}${changed}`);
       const before = service.lines.length;
-      await crew.reload();
+      await pool.reload();
       const refusal = service.lines.slice(before).find((line) => line.includes('Reload refused'));
       t.match(refusal, /^ERROR: Reload refused, generation 1 goes on serving: /);
       t.match(refusal, told);
       const { last_reload, generation, state } = await service.statusWhen(() => true);
       t.match(last_reload, { outcome: 'refused', reason: told, generation: 1 });
       t.match({ generation, state }, { generation: 1, state: 'running' });
-      t.strictSame((await crew.pids()).sort(), [...pids].sort(), 'the same workers, and nobody else');
-      t.equal((await crew.get()).body, 'works');
+      t.strictSame((await pool.pids()).sort(), [...pids].sort(), 'the same workers, and nobody else');
+      t.equal((await pool.get()).body, 'works');
     });
   }
 
   const command = ServiceProcess.spawn(t, {
-    ...{ args: ['reload'], cwd: crew.dir, stateDir: service.stateDir },
+    ...{ args: ['reload'], cwd: pool.dir, stateDir: service.stateDir },
     env: { ...unset, WORKERS: '2' },
   });
   t.strictSame(await command.exited, { code: 1, signal: null }, 'the command fails');
@@ -79,10 +79,10 @@ t.test('a broken reload is refused, with the reason, and the old generation goes
     'Reload refused, generation 1 goes on serving: WORKERS: want a restart to change it',
   );
 
-  crew.setDotenv(dotenv);
-  crew.rewrite(WORKS.replace("'works'", "'works again'"));
-  await crew.reload();
-  t.equal((await crew.get()).body, 'works again', 'a version that works is taken');
-  const records = crew.audit().filter(({ type }) => type === 'reload');
+  pool.setDotenv(dotenv);
+  pool.rewrite(WORKS.replace("'works'", "'works again'"));
+  await pool.reload();
+  t.equal((await pool.get()).body, 'works again', 'a version that works is taken');
+  const records = pool.audit().filter(({ type }) => type === 'reload');
   t.ok(records.length >= Object.keys(BROKEN).length, 'all on record');
 });

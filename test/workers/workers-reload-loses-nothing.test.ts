@@ -1,7 +1,7 @@
 import t from 'tap';
 import { LedgerClient } from '../support/ledger-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
-import { Crew } from '../support/workers-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
@@ -17,24 +17,24 @@ for (const workers of [1, 2]) {
   t.test(
     `${workers} workers: a reload under load puts new code in place, and no request fails`,
     async (t) => {
-      const crew = await Crew.running(t, {
+      const pool = await WorkersService.running(t, {
         workers,
         app: answering('one'),
         env: { KEEP_ALIVE_TIMEOUT: '1' },
       });
-      const { service, port } = crew;
-      const old = await crew.pids(workers);
+      const { service, port } = pool;
+      const old = await pool.pids(workers);
       const seen = new Set<string>();
       const onAnswer = ({ body }: { body: Buffer }): void => void seen.add(body.toString());
       const kept = LedgerClient.start({ port, connections: 2, onAnswer });
       const fresh = LedgerClient.start({ port, connections: 2, onAnswer, headers: { Connection: 'close' } });
       const words = ['one', 'two', 'three'];
       for (const word of words.slice(1)) {
-        crew.rewrite(answering(word));
-        await crew.reload();
-        t.equal((await crew.get()).body, word, 'whoever comes after the reload finds the new code');
+        pool.rewrite(answering(word));
+        await pool.reload();
+        t.equal((await pool.get()).body, word, 'whoever comes after the reload finds the new code');
       }
-      const now = await crew.pids(workers);
+      const now = await pool.pids(workers);
       for (const ledger of [await kept.stop(), await fresh.stop()]) {
         t.ok(ledger.sent > 0);
         t.equal(ledger.lost, 0, ledger.toString());
@@ -58,15 +58,15 @@ for (const workers of [1, 2]) {
 }
 
 t.test('what is in flight in an old worker is answered by it', async (t) => {
-  const crew = await Crew.running(t, { workers: 1 });
-  const { service } = crew;
-  const [old] = await crew.pids(1);
-  const idle = await crew.connect();
-  t.equal(await crew.pidOf(idle), old);
-  const held = (await crew.connect()).get('/hold/a');
+  const pool = await WorkersService.running(t, { workers: 1 });
+  const { service } = pool;
+  const [old] = await pool.pids(1);
+  const idle = await pool.connect();
+  t.equal(await pool.pidOf(idle), old);
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
-  await crew.reload();
-  t.not(JSON.parse((await crew.get()).body).pid, old);
+  await pool.reload();
+  t.not(JSON.parse((await pool.get()).body).pid, old);
 
   const answer = await idle.get('/').response();
   t.equal(answer.status, 200, 'a connection that was open is still served');
@@ -76,21 +76,21 @@ t.test('what is in flight in an old worker is answered by it', async (t) => {
     (await service.statusWhen(() => true)).workers?.find(({ pid }) => pid === old),
     { state: 'retiring' },
   );
-  crew.open('a');
+  pool.open('a');
   const last = await held.response();
   t.match(last, { status: 200, headers: { connection: 'close' } });
   t.equal(JSON.parse(last.body).pid, old);
-  t.notOk((await crew.pids(1)).includes(old ?? 0), 'then the old one leaves');
+  t.notOk((await pool.pids(1)).includes(old ?? 0), 'then the old one leaves');
 });
 
 t.test('a reload reads the settings anew, and the command tells when it is done', async (t) => {
   const token = 'a token that is long enough'.replaceAll(' ', '-');
-  const crew = await Crew.running(t, { workers: 1, dotenv: 'RETRY_AFTER=7\n' });
-  const { service } = crew;
-  crew.setDotenv(`RETRY_AFTER=9\nWORKERS=2\nADMIN_TOKEN=${token}\n`);
+  const pool = await WorkersService.running(t, { workers: 1, dotenv: 'RETRY_AFTER=7\n' });
+  const { service } = pool;
+  pool.setDotenv(`RETRY_AFTER=9\nWORKERS=2\nADMIN_TOKEN=${token}\n`);
   const command = ServiceProcess.spawn(t, {
     args: ['reload'],
-    cwd: crew.dir,
+    cwd: pool.dir,
     stateDir: service.stateDir,
     env: { WORKERS: '1' },
   });
@@ -98,27 +98,27 @@ t.test('a reload reads the settings anew, and the command tells when it is done'
   t.match(command.output, /^Reloaded in \d+ ms: generation 2 serves$/);
   t.match(await service.statusWhen(() => true), { generation: 2, last_reload: { outcome: 'done' } });
 
-  const held = (await crew.connect()).get('/hold/a');
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
   const locked = await fetch(`http://127.0.0.1:${service.opsPort}/admin/emergency-shutdown`, {
     method: 'POST',
     headers: { authorization: `Bearer ${token}` },
   });
   t.equal(locked.status, 200, 'the new token opens');
-  t.equal((await crew.get()).headers['retry-after'], '9', 'the workers go by the new settings');
-  crew.open('a');
+  t.equal((await pool.get()).headers['retry-after'], '9', 'the workers go by the new settings');
+  pool.open('a');
   t.equal((await held.response()).status, 200);
   t.strictSame(await service.exited, { code: 0, signal: null });
 });
 
 t.test('the number of workers can be changed by a reload', async (t) => {
-  const crew = await Crew.running(t, { env: { WORKERS: undefined }, dotenv: 'WORKERS=1\n' });
-  await crew.pids(1);
-  crew.setDotenv('WORKERS=3\n');
-  await crew.reload();
-  await crew.pids(3);
-  crew.setDotenv('WORKERS=1\n');
-  await crew.reload();
-  await crew.pids(1);
-  t.equal(JSON.parse((await crew.get()).body).pid > 0, true);
+  const pool = await WorkersService.running(t, { env: { WORKERS: undefined }, dotenv: 'WORKERS=1\n' });
+  await pool.pids(1);
+  pool.setDotenv('WORKERS=3\n');
+  await pool.reload();
+  await pool.pids(3);
+  pool.setDotenv('WORKERS=1\n');
+  await pool.reload();
+  await pool.pids(1);
+  t.equal(JSON.parse((await pool.get()).body).pid > 0, true);
 });

@@ -1,14 +1,14 @@
 import t from 'tap';
 import { LedgerClient } from '../support/ledger-client.ts';
-import { Crew, count } from '../support/workers-service.ts';
+import { count, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
 
 t.test('of fifty reloads at once, one runs and one more follows', async (t) => {
-  const crew = await Crew.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
-  const { service, port } = crew;
-  await crew.pids();
+  const pool = await WorkersService.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
+  const { service, port } = pool;
+  await pool.pids();
   const load = [
     LedgerClient.start({ port, connections: 5, perSecond: 200 }),
     LedgerClient.start({ port, connections: 5, perSecond: 200, headers: { Connection: 'close' } }),
@@ -17,7 +17,7 @@ t.test('of fifty reloads at once, one runs and one more follows', async (t) => {
   await service.line('Received signal 1. Reloading...');
   for (let index = 1; index < 50; index += 1) service.signal('SIGHUP');
   await service.line('Reloaded: generation 3 serves');
-  const pids = await crew.pids();
+  const pids = await pool.pids();
   t.equal(pids.length, 2, 'everybody else has left');
   for (const client of load) {
     const ledger = await client.stop();

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { Crew, gone } from '../support/workers-service.ts';
+import { gone, WorkersService } from '../support/workers-service.ts';
 
 // Many processes, each of which has to start first.
 t.setTimeout(120_000);
@@ -24,9 +24,9 @@ function slowPids(lines: readonly string[]): number[] {
 }
 
 t.test('a stop during the start wins, and leaves nobody behind', async (t) => {
-  const crew = Crew.spawn(t, { app: SLOW_LATER });
-  const { service } = crew;
-  crew.open('started');
+  const pool = WorkersService.spawn(t, { app: SLOW_LATER });
+  const { service } = pool;
+  pool.open('started');
   const pids = await service.until(() => {
     const found = slowPids(service.lines);
     return found.length === 2 ? found : undefined;
@@ -40,10 +40,10 @@ t.test('a stop during the start wins, and leaves nobody behind', async (t) => {
 });
 
 t.test('a stop during a reload wins, and leaves nobody behind', async (t) => {
-  const crew = await Crew.running(t, { app: SLOW_LATER });
-  const { service } = crew;
-  const old = await crew.pids();
-  crew.open('started');
+  const pool = await WorkersService.running(t, { app: SLOW_LATER });
+  const { service } = pool;
+  const old = await pool.pids();
+  pool.open('started');
   service.signal('SIGHUP');
   const pids = await service.until(() => {
     const found = slowPids(service.lines);
@@ -58,14 +58,14 @@ t.test('a stop during a reload wins, and leaves nobody behind', async (t) => {
 });
 
 t.test('a reload while stopping is refused', async (t) => {
-  const crew = await Crew.running(t);
-  const { service } = crew;
-  const held = (await crew.connect()).get('/hold/a');
+  const pool = await WorkersService.running(t);
+  const { service } = pool;
+  const held = (await pool.connect()).get('/hold/a');
   await service.line('holding a');
   await service.stop();
   service.signal('SIGHUP');
   await service.line('Reload refused, generation 1 goes on serving: the service is stopping');
-  crew.open('a');
+  pool.open('a');
   t.equal((await held.response()).status, 200);
   t.strictSame(await service.exited, { code: 0, signal: null });
 });
