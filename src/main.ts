@@ -1,7 +1,12 @@
 #!/usr/bin/env node
 import { WORKER_VARIABLE } from './backends/workers/messages.ts';
 import { ExitCode } from './exit-code.ts';
+import { endProcess } from './platform/end-process.ts';
 import { SignalTrap } from './platform/signals.ts';
+
+/** What the last lines of the log get when their reader is slow, and then a disk that does not answer. */
+const FLUSH_MS = 500;
+const POOL_MS = 250;
 
 /** What can stand first on the command line. Anything else is the path of an application to serve. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
@@ -17,14 +22,15 @@ const [first, ...rest] = process.argv.slice(2);
 const name = first?.replace(/^--(?=help$)/, '') ?? '';
 const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 
-// What an application says to process.exit is not how the service has ended.
-const early = (): void => {
-  process.exitCode = ExitCode.Internal;
-};
-process.on('exit', early);
-const code = await play();
-process.off('exit', early);
-process.exit(code);
+// An application's process.exit(0) does not say how the service has ended.
+let code: number = ExitCode.Internal;
+process.on('exit', () => {
+  process.exitCode = code;
+});
+code = await play();
+// Imported here: it takes longer than a signal may be left without a handler.
+(await import('./platform/log-output.ts')).flushLog(FLUSH_MS);
+await endProcess(code, POOL_MS);
 
 async function play(): Promise<number> {
   // The controller has made this process to be a worker, whatever the command line says.

@@ -1,5 +1,8 @@
-import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
+import { type Logger, type LoggerOptions as PinoOptions, pino, stdTimeFunctions } from 'pino';
 import type { LogFormat, LogLevel } from '../config/settings.ts';
+import { LogOutput } from './log-output.ts';
+
+export { flushLog } from './log-output.ts';
 
 /** What each level is called in text, and its priority in the journal (sd-daemon(3), syslog(3)). */
 const NAMES: Readonly<Record<string, { name: string; priority: number }>> = {
@@ -11,9 +14,6 @@ const NAMES: Readonly<Record<string, { name: string; priority: number }>> = {
   fatal: { name: 'FATAL', priority: 2 },
 };
 
-/** Bytes kept while the descriptor refuses them. Past that lines are dropped: the log never takes the service down. */
-const MOST_PENDING_BYTES = 1024 * 1024;
-
 export interface LoggerOptions {
   readonly level: LogLevel;
   readonly format: LogFormat;
@@ -22,19 +22,27 @@ export interface LoggerOptions {
 }
 
 /**
- * The operational log. Each line is written before the call returns, so a line that was logged before the process
- * ended is there. A descriptor that fails loses lines, never the service.
+ * The operational log. It never blocks and never throws: what a reader does not take is kept, then dropped, counted
+ * and told when the reader is back. Call `flushLog` as the last thing of a process.
  */
 export function createLogger({ level, format, fd = 1 }: LoggerOptions): Logger {
-  const output = destination({ fd, sync: true, maxLength: MOST_PENDING_BYTES });
-  // Without a listener a full disk would be thrown out of every log.info().
-  output.on('error', () => undefined);
-  const stream: DestinationStream =
-    format === 'json' ? output : { write: (line) => output.write(render(line, format === 'journal')) };
-  return pino(
-    { level, timestamp: stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
-    stream,
-  );
+  const options: PinoOptions = {
+    timestamp: stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  };
+  const text = (line: string): string => (format === 'json' ? line : render(line, format === 'journal'));
+  let rendered = '';
+  // Not on the level of the log: what is missing from it is always told.
+  const notice = pino(options, {
+    write: (line) => {
+      rendered = text(line);
+    },
+  });
+  const output = new LogOutput(fd, (dropped) => {
+    notice.warn({ dropped }, `${dropped} log lines were dropped`);
+    return rendered;
+  });
+  return pino({ ...options, level }, { write: (line) => output.write(text(line)) });
 }
 
 interface Line {
@@ -47,6 +55,6 @@ function render(json: string, priorities: boolean): string {
   const line: Line = JSON.parse(json);
   const { name, priority } = NAMES[line.level] ?? { name: line.level.toUpperCase(), priority: 6 };
   const text = `${name}: ${line.msg ?? ''}${line.err?.stack === undefined ? '' : `\n${line.err.stack}`}`;
-  // Each line of the journal has a priority of its own.
+  // The journal wants a priority on each line.
   return priorities ? `${text.replaceAll(/^/gm, `<${priority}>`)}\n` : `${text}\n`;
 }
