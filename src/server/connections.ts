@@ -42,8 +42,8 @@ export class Connection {
   /** Read and not let to the gate yet, because too many before them are unanswered; the oldest at `#nextWaiting`. */
   #waiting: GatedResponse[] | undefined;
   #nextWaiting = 0;
-  /** Whether more came at once than may wait here: there may be more of it in the socket. */
-  #overran = false;
+  /** `overran`: more came than may be unanswered, so there may be more of it in the socket. `dropped`: unparsed. */
+  #input: 'parsed' | 'overran' | 'dropped' = 'parsed';
   /** Whose answer has been given `Connection: close`, as the last one to come. */
   #closesAfter: Exchange | undefined;
   #closing = false;
@@ -189,7 +189,7 @@ export class Connection {
   addWaiting(response: GatedResponse): void {
     if (this.#waiting === undefined) {
       this.#waiting = [];
-      this.#overran = true;
+      if (this.#input === 'parsed') this.#input = 'overran';
       this.socket.pause();
       // node:http resumes the socket whenever a body is read or dropped.
       this.socket.on('resume', this.#pauseAgain);
@@ -247,6 +247,8 @@ export class Connection {
    */
   announceClose(): void {
     if (this.closing) return;
+    // What is not read yet comes behind that answer, and only a socket that is read tells that its client is gone.
+    if (this.#waiting !== undefined) this.#dropUnparsed();
     const last = this.#refusedUnanswered === 0 && this.endsWithLatest ? this.#last : undefined;
     if (this.#closesAfter === last) return;
     this.#closesAfter?.response?.removeHeader('Connection');
@@ -274,25 +276,35 @@ export class Connection {
     if (socket.destroyed) return;
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once('close', () => clearTimeout(timer));
-    if (this.#overran) dropUnparsed(socket);
+    if (this.#input !== 'parsed') this.#dropUnparsed();
     else if (request !== undefined && !request.complete)
       request.once('end', () => destroyAfterFlush(socket)).resume();
     else if (this.#lastStep === undefined) destroyAfterFlush(socket);
     // Where nothing is read as a request any more, only the client's own end tells that it is done.
     if (this.#lastStep !== undefined) socket.resume();
   }
+
+  /** Reads past the parser, which would make a request and a response of everything that a flood still brings. */
+  #dropUnparsed(): void {
+    if (this.#input === 'dropped') return;
+    this.#input = 'dropped';
+    const { socket } = this;
+    socket.off('resume', this.#pauseAgain);
+    const drop = (): void => {
+      socket.removeAllListeners('data');
+      socket.on('data', () => undefined);
+      // node:http does so itself, unless the client leaves in the middle of a request.
+      socket.on('end', () => socket.end());
+    };
+    // Only while the parser is on it does node:http read a socket again that was paused.
+    if (socket.isPaused()) socket.once('resume', drop).resume();
+    else drop();
+  }
 }
 
 function destroyAfterFlush(socket: Socket): void {
   if (socket.writableFinished) socket.destroy();
   else socket.once('finish', () => socket.destroy());
-}
-
-/** Reads on, past the parser: it would make a request and a response of everything that a flood still brings. */
-function dropUnparsed(socket: Socket): void {
-  socket.removeAllListeners('data');
-  socket.on('data', () => undefined);
-  socket.resume();
 }
 
 /** Which sockets are open, what is on each, and how what was on them has ended. */

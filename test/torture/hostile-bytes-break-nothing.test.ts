@@ -32,6 +32,8 @@ t.test('the fuzzer finds what it is there to find', async (t) => {
     found(one, seen(answer(1)), [dispatch, { ...dispatch, url: '/b' }], 'admitted'),
     'smuggled: GET /b',
   );
+  const twoHosts = { ...one, pieces: ['GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n'] };
+  t.match(found(twoHosts, seen(answer(1)), [dispatch], 'admitted'), 'smuggled: GET /a');
   t.match(found(one, seen(answer(1)), [dispatch], 'refused'), 'behind a closed gate');
   t.match(found(one, seen(answer(1).slice(0, -1)), [dispatch], 'admitted'), 'no whole answer');
   t.match(found(one, seen(''), [dispatch], 'admitted'), '0 answers');
@@ -50,6 +52,19 @@ t.test('the strict reader takes nothing for a request that is in doubt', async (
     'Content-Length : 5',
   ]) {
     t.strictSame(readStrictly(`${head}${framing}\r\n\r\nhello`), { requests: [], end: 'malformed' }, framing);
+  }
+  for (const fields of [
+    '',
+    'Host: a\r\nHost: a\r\n',
+    'Host: a@b\r\n',
+    'Host: a:99999\r\n',
+    'Host: a, b\r\n',
+  ]) {
+    t.match(
+      readStrictly(`GET /a HTTP/1.1\r\n${fields}\r\n`),
+      { requests: [{ target: '/a', rejected: true }], end: 'nothing left' },
+      fields,
+    );
   }
   t.match(readStrictly(`${head}Content-Length: 5\r\n\r\nhello${head}\r\n`), {
     requests: [{ method: 'POST', target: '/' }, {}],

@@ -59,7 +59,21 @@ const FIELDS = [
   'Range: bytes=0-1',
   'Authorization: Bearer wrong-but-long-enough',
   'Host: second',
+  'Host: fuzz',
+  'host: user@fuzz',
   `X-Long: ${'v'.repeat(3000)}`,
+];
+const HOSTS = [
+  '',
+  'fuzz:80',
+  '[::1]:1',
+  'user@fuzz',
+  'fuzz/path',
+  'a, b',
+  'fuzz:x',
+  'fuzz:99999',
+  'fuzz:1:2',
+  'f%zz',
 ];
 /** What two readers may take differently. The request behind must not be taken for one where the length is in doubt. */
 const FRAMINGS = [
@@ -72,6 +86,7 @@ const FRAMINGS = [
   'Content-Length: -5',
   'Content-Length: 0x5',
   'Content-Length: 5 ',
+  'Content-Length: 005',
   'Content-Length : 5',
   ' Content-Length: 5',
   'Content-Length: 99999999999999999999',
@@ -169,7 +184,7 @@ function doubtful(random: Random): string {
   const version = random.chance(0.8)
     ? 'HTTP/1.1'
     : random.pick(['HTTP/1.0', 'HTTP/2.0', 'HTTP/0.9', 'http/1.1', 'HTTP/1.', '']);
-  const fields = random.chance(0.9) ? ['Host: fuzz'] : [];
+  const fields = random.chance(0.9) ? [`Host: ${random.chance(0.8) ? 'fuzz' : random.pick(HOSTS)}`] : [];
   for (let left = random.below(4); left > 0; left -= 1) fields.push(random.pick(FIELDS));
   const framed = random.chance(0.6);
   if (framed) fields.push(random.pick(FRAMINGS));

@@ -129,7 +129,9 @@ export function judge(
   // Nothing that a strict reader does not find may be dispatched, and nothing twice.
   let found = 0;
   for (const { method, url } of dispatches) {
-    const index = requests.findIndex((one, at) => at >= found && one.method === method && one.target === url);
+    const index = requests.findIndex(
+      (one, at) => at >= found && one.rejected !== true && one.method === method && one.target === url,
+    );
     say(index === -1, `smuggled: ${method} ${url.slice(0, 100)}`);
     if (index !== -1) found = index + 1;
   }

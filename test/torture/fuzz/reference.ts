@@ -2,6 +2,8 @@
 export interface Read {
   readonly method: string;
   readonly target: string;
+  /** To be answered with an error, and not to be dispatched: it does not say what it is for, or not clearly. */
+  readonly rejected?: true;
 }
 
 export interface Reading {
@@ -29,10 +31,12 @@ export function readStrictly(bytes: string): Reading {
     if (headEnd === -1) return { requests, end: 'half sent' };
     const head = headOf(bytes.slice(at, headEnd));
     if (head === undefined) return { requests, end: 'malformed' };
-    const { method, target, fields, version } = head;
+    const { method, target, fields, hosts, version } = head;
     const length = bodyOf(fields, version);
     if (length === undefined) return { requests, end: 'malformed' };
-    requests.push({ method, target });
+    // Where it ends is beyond doubt, so that the next one can be read; but it may not be dispatched itself.
+    if (isForOneHost(hosts, version) && !/[#\\]/.test(target)) requests.push({ method, target });
+    else requests.push({ method, target, rejected: true });
     at = headEnd + HEAD_END.length;
     if (method === 'CONNECT' || /\bupgrade\b/i.test(fields.get('connection') ?? ''))
       return { requests, end: 'left HTTP' };
@@ -46,6 +50,8 @@ export function readStrictly(bytes: string): Reading {
 interface Head extends Read {
   readonly version: string;
   readonly fields: ReadonlyMap<string, string>;
+  /** The value of each Host line. */
+  readonly hosts: readonly string[];
 }
 
 function headOf(text: string): Head | undefined {
@@ -57,15 +63,25 @@ function headOf(text: string): Head | undefined {
   if (method !== 'CONNECT' && !/^(?:\/|\*$|[a-z][a-z0-9+.-]*:\/\/)/i.test(target)) return undefined;
   if (!/^HTTP\/1\.[01]$/.test(version)) return undefined;
   const fields = new Map<string, string>();
+  const hosts: string[] = [];
   for (const line of lines) {
     const colon = line.indexOf(':');
     const name = line.slice(0, colon).toLowerCase();
     const value = line.slice(colon + 1).replaceAll(/^[ \t]+|[ \t]+$/g, '');
     if (colon === -1 || !TOKEN.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return undefined;
+    if (name === 'host') hosts.push(value);
     const before = fields.get(name);
     fields.set(name, before === undefined ? value : `${before}, ${value}`);
   }
-  return { method, target, version, fields };
+  return { method, target, version, fields, hosts };
+}
+
+/** Section 3.2: one Host line with a host and perhaps a port. HTTP/1.0 may leave it out. */
+function isForOneHost(hosts: readonly string[], version: string): boolean {
+  const [host, ...more] = hosts;
+  if (host === undefined) return version === 'HTTP/1.0';
+  const match = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::([0-9]*))?$/.exec(host);
+  return more.length === 0 && match !== null && Number(match[1] ?? 0) <= 65_535;
 }
 
 /** Section 6.3. Undefined where the length is in doubt. */
@@ -78,7 +94,7 @@ function bodyOf(fields: ReadonlyMap<string, string>, version: string): number | 
     return 'chunked';
   }
   if (length === undefined) return 0;
-  return /^\d{1,15}$/.test(length) ? Number(length) : undefined;
+  return /^(?:0|[1-9]\d{0,14})$/.test(length) ? Number(length) : undefined;
 }
 
 function chunksEnd(bytes: string, start: number): number | 'malformed' | 'half sent' {
