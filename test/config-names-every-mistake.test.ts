@@ -40,6 +40,8 @@ const DEFAULTS: Record<SettingName, unknown> = {
   auditLog: undefined,
   auditMode: 'batched',
   auditKeyFile: undefined,
+  auditMaxBytes: 268_435_456,
+  auditKeep: 16,
   pidFile: undefined,
 };
 

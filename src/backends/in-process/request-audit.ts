@@ -1,11 +1,9 @@
 import type { Logger } from 'pino';
-import { AuditLog } from '../../audit/audit-log.ts';
-import { auditFile, type Config } from '../../config/settings.ts';
-import { messageOf } from '../../error.ts';
-import { ExitCode, StartError } from '../../exit-code.ts';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { openAudit } from '../../audit/open-audit.ts';
+import type { Config } from '../../config/settings.ts';
 import type { State } from '../../lifecycle/lifecycle.ts';
 import { type Attempt, EMERGENCY_PATH } from '../../ops/admin.ts';
-import { readAuditKey } from '../../platform/secrets.ts';
 import type { Exchange, Outcome } from '../../server/exchange.ts';
 
 /** What the service puts on record, and how. With `AUDIT_LOG=off` every call does nothing. */
@@ -25,41 +23,8 @@ export class RequestAudit {
    * @throws StartError 74 when the log cannot be opened or written, 78 for a bad key
    */
   open(config: Config, writer: 'sole' | 'one of several'): void {
-    const file = auditFile(config);
-    const key = readAuditKey(config);
-    if (file === undefined) {
-      this.#operational.info('Audit log: off');
-      return;
-    }
-    try {
-      this.#audit = AuditLog.open({
-        file,
-        mode: config.auditMode,
-        key,
-        joins: writer === 'one of several',
-        lost: this.#lost,
-        // Control never needs the audit log: what it cannot take is kept here.
-        fallback: (line) => this.#operational.warn(`Not in the audit log: ${line}`),
-      });
-    } catch (error) {
-      throw new StartError(
-        `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(error)}`,
-        ExitCode.AuditLost,
-        { cause: error },
-      );
-    }
-    const { unclean, tornBytes, aside, missing } = this.#audit.recovery;
-    if (missing !== undefined) {
-      const seal = `${missing.slice(0, 12)}…`;
-      this.#operational.warn(`The audit log lacks the seal that was kept (${seal}): its end was cut off`);
-    }
-    if (unclean) {
-      const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${aside}` : '';
-      this.#operational.warn(`The audit log was not closed by the run before this one${torn}`);
-    }
-    this.#operational.info(
-      `Audit log opened: ${file} (${config.auditMode}${key === undefined ? '' : ', keyed'})`,
-    );
+    const joins = writer === 'one of several';
+    this.#audit = openAudit(config, { log: this.#operational, lost: this.#lost, joins });
     this.state('starting');
   }
 

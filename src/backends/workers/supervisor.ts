@@ -1,10 +1,11 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from 'pino';
-import { AuditLog } from '../../audit/audit-log.ts';
-import { auditFile, type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import type { AuditLog } from '../../audit/audit-log.ts';
+import { openAudit } from '../../audit/open-audit.ts';
+import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
 import { checkStopBudget } from '../../control/stop-budget.ts';
 import { messageOf } from '../../error.ts';
-import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
+import { ExitCode, graverOf } from '../../exit-code.ts';
 import type { ReloadOutcome } from '../../lifecycle/last-reload.ts';
 import { ShutdownRecord, type ShutdownReport } from '../../lifecycle/last-shutdown.ts';
 import { assertUnlatched, setLatch } from '../../lifecycle/latch.ts';
@@ -176,25 +177,8 @@ export class Supervisor {
   }
 
   #openAudit(): void {
-    const file = auditFile(this.#config);
-    const key = readAuditKey(this.#config);
-    if (file === undefined) return;
-    try {
-      this.#audit = AuditLog.open({
-        file,
-        key,
-        mode: 'batched',
-        lost: (error) => this.#auditLost(error),
-        fallback: (line) => this.#log.warn(`Not in the audit log: ${line}`),
-      });
-    } catch (error) {
-      throw new StartError(
-        `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(error)}`,
-        ExitCode.AuditLost,
-        { cause: error },
-      );
-    }
-    this.#audit.record('state', { state: 'starting' });
+    this.#audit = openAudit(this.#config, { log: this.#log, lost: (error) => this.#auditLost(error) });
+    this.#audit?.record('state', { state: 'starting' });
   }
 
   async #giveUp(error: unknown): Promise<void> {
