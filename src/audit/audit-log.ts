@@ -104,7 +104,8 @@ export class AuditLog {
     try {
       log.#writeNow(false, log.#owner?.others.news());
     } catch (error) {
-      log.#release();
+      log.#stopTimers();
+      log.#file.close();
       throw error;
     }
     return log;
@@ -186,8 +187,10 @@ export class AuditLog {
     while (this.#flushing !== undefined) await this.#flushing;
     if (this.#closed) return this.#failure === undefined;
     this.#closed = true;
+    // No other flush may begin beside the last one.
+    this.#stopTimers();
     if (this.#failure === undefined) await this.#flush(true);
-    this.#release();
+    this.#file.close();
     return this.#failure === undefined;
   }
 
@@ -198,7 +201,7 @@ export class AuditLog {
   closeNow(): void {
     if (this.#closed || this.#failure !== undefined) return;
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#stopTimers();
     try {
       if (this.#writing !== undefined) throw new Error('a write is under way');
       this.#writeNow(true);
@@ -207,10 +210,9 @@ export class AuditLog {
     }
   }
 
-  #release(): void {
+  #stopTimers(): void {
     clearTimeout(this.#timer);
     clearInterval(this.#owner?.timer);
-    this.#file.close();
   }
 
   /** The owner's look at its surroundings; what it finds is the next flush's. */
@@ -353,8 +355,7 @@ export class AuditLog {
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
-    clearTimeout(this.#timer);
-    clearInterval(this.#owner?.timer);
+    this.#stopTimers();
     this.#giveToFallback();
     for (const resolve of this.#joined.splice(0)) resolve(false);
     this.#options.lost(error);
