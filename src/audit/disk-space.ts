@@ -16,12 +16,16 @@ export class DiskWatch {
   readonly #directory: string;
   readonly #warn: (message: string) => void;
   #space: DiskSpace | undefined;
-  #lookedMs = Number.NEGATIVE_INFINITY;
+  readonly #nowMs: () => number;
+  #lookedMs: number;
   #warnedAtBytes = Number.POSITIVE_INFINITY;
 
-  constructor(file: string, warn: (message: string) => void) {
+  /** @param nowMs a clock that never jumps */
+  constructor(file: string, warn: (message: string) => void, nowMs = () => performance.now()) {
     this.#directory = dirname(file);
     this.#warn = warn;
+    this.#nowMs = nowMs;
+    this.#lookedMs = nowMs();
     this.#saw(statfsSync(this.#directory));
   }
 
@@ -32,8 +36,8 @@ export class DiskWatch {
 
   /** Looks at most every ten seconds, and waits for nothing: a disk that does not answer holds nobody up. */
   look(): void {
-    if (performance.now() - this.#lookedMs < LOOK_MS) return;
-    this.#lookedMs = performance.now();
+    if (this.#nowMs() - this.#lookedMs < LOOK_MS) return;
+    this.#lookedMs = this.#nowMs();
     statfs(this.#directory, (error, stats) => {
       if (error === null) this.#saw(stats);
     });
@@ -42,7 +46,6 @@ export class DiskWatch {
   #saw({ bavail, blocks, bsize }: StatsFs): void {
     const space = { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
     this.#space = blocks === 0 ? undefined : space;
-    this.#lookedMs = performance.now();
     if (this.#space === undefined) return;
     const { freeBytes, totalBytes } = space;
     if (freeBytes >= Math.min(LITTLE.bytes, totalBytes * LITTLE.share)) {

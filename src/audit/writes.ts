@@ -9,7 +9,8 @@ export interface Write {
   readonly sealAt: number | undefined;
 }
 
-const CHUNK_BYTES = 1024 * 1024;
+/** Small enough to stay in the processor's cache between the search for a seal and the hash. */
+const CHUNK_BYTES = 256 * 1024;
 const NEWLINE = 0x0a;
 
 export interface ReadOptions {
