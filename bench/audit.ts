@@ -10,7 +10,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { NOTHING, sealBatch } from '../src/audit/seal.ts';
+import { Batch } from '../src/audit/batch.ts';
+import { NOTHING } from '../src/audit/seal.ts';
 import { verify } from '../src/audit/verify.ts';
 import { machine, median, medianAndSpread, sum, table } from '../test/support/figures.ts';
 import { ROOT } from '../test/support/root.ts';
@@ -71,6 +72,7 @@ function walk(records: number): { megabytes: number; perSecond: number } {
   const file = join(dir, `${records}.ndjson`);
   const fd = openSync(file, 'w');
   const time = '2026-01-01T00:00:00.000Z';
+  const batch = new Batch();
   let bytes = 0;
   for (let seq = 1, previous = NOTHING; bytes < Number(values.megabytes) * 1e6; seq += 1) {
     const lines = Array.from(
@@ -80,9 +82,11 @@ function walk(records: number): { megabytes: number; perSecond: number } {
         `"path":"/orders/${index}","status":200,"duration_ms":1.2,"outcome":"completed"}`,
     );
     if (seq === 1) lines[0] = `{"type":"open","time":"${time}"}`;
-    const batch = sealBatch(lines, { chain: 'bench-1', seq, previous, final: false, time }, undefined);
-    previous = batch.hash;
-    bytes += writeSync(fd, batch.bytes);
+    for (const line of lines) batch.add(line);
+    const sealed = batch.seal({ chain: 'bench-1', seq, previous, final: false, time }, undefined);
+    previous = sealed.hash;
+    bytes += writeSync(fd, sealed.bytes);
+    batch.clear();
   }
   closeSync(fd);
   const startedMs = performance.now();

@@ -1,25 +1,60 @@
-import { closeSync, fdatasync, fdatasyncSync, fstatSync, openSync, stat, write, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fdatasync,
+  fdatasyncSync,
+  fstatSync,
+  open,
+  openSync,
+  stat,
+  write,
+  writeSync,
+} from 'node:fs';
+import { readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { hasCode } from '../error.ts';
-import { syncDirectoryOf } from './head.ts';
+import { syncDirectoryOf, syncDirectoryOfNow } from '../platform/atomic-file.ts';
+import type { Seal } from './seal.ts';
+import { SealTail } from './seal-tail.ts';
 
 /** How often the name is compared with the file that is open: it may have been renamed. */
-const LOOK_MS = 1_000;
+const LOOK_MS = 250;
+/** How long after a rotation another writer may still append to the old file: its next write finds the new one. */
+const LATE_WRITES_MS = 10_000;
 
 const writeBytes = promisify(write);
 const syncData = promisify(fdatasync);
 const statFile = promisify(stat);
+const openFile = promisify(open);
+
+/** The owner of the log also reads it: what others append. */
+const FLAGS = 'a+';
+const MODE = 0o640;
 
 /** The file of the audit log under its name: one descriptor, open for append. Every method throws the system's error. */
 export class AuditFile {
   readonly name: string;
-  #fd: number;
+  /** Whether `appended` is asked. */
+  readonly #follows: boolean;
+  #tail: SealTail;
+  /** The file before this one, which others may not have left yet. */
+  #old: { readonly tail: SealTail; readonly untilMs: number } | undefined;
+  #bytes: number;
   #lookedMs = performance.now();
   #lastSyncMs: number | undefined;
 
-  constructor(name: string) {
+  constructor(name: string, follows: boolean) {
     this.name = name;
-    this.#fd = openForAppend(name);
+    this.#follows = follows;
+    const fd = openSync(name, FLAGS, MODE);
+    this.#bytes = fstatSync(fd).size;
+    if (this.#bytes === 0) syncDirectoryOfNow(name);
+    this.#tail = new SealTail(fd, this.#bytes);
+  }
+
+  /** Size of the file; what others append counts from the next look at it on. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** Monotonic milliseconds of the last successful sync. */
@@ -28,24 +63,41 @@ export class AuditFile {
   }
 
   async write(bytes: Buffer): Promise<void> {
-    assertWhole((await writeBytes(this.#fd, bytes)).bytesWritten, bytes);
+    this.#wrote((await writeBytes(this.#tail.fd, bytes)).bytesWritten, bytes);
   }
 
   async sync(): Promise<void> {
-    await syncData(this.#fd);
+    await syncData(this.#tail.fd);
     this.#lastSyncMs = performance.now();
   }
 
   /** Comes back when the bytes are on disk. */
   writeNow(bytes: Buffer): void {
-    assertWhole(writeSync(this.#fd, bytes), bytes);
-    fdatasyncSync(this.#fd);
+    this.#wrote(writeSync(this.#tail.fd, bytes), bytes);
+    fdatasyncSync(this.#tail.fd);
     this.#lastSyncMs = performance.now();
+  }
+
+  /** A regular file takes a write whole or is full. What would follow could land behind another process's records. */
+  #wrote(written: number, bytes: Buffer): void {
+    if (written !== bytes.length)
+      throw new Error(`only ${written} of ${bytes.length} bytes could be written`);
+    this.#bytes += written;
+    this.#tail.wrote(written);
+  }
+
+  /** The seals that were appended since the last call, by others and by us, in this file and the one `before` it. */
+  async appended(): Promise<{ before: Seal[]; here: Seal[] }> {
+    const before = (await this.#old?.tail.read())?.seals ?? [];
+    if (this.#old !== undefined && performance.now() > this.#old.untilMs) await this.#closeOld();
+    const { size, seals } = await this.#tail.read();
+    this.#bytes = size;
+    return { before, here: seals };
   }
 
   /** Whether the name stands for another file by now, or for none. */
   async isMoved(): Promise<boolean> {
-    const open = fstatSync(this.#fd);
+    const open = fstatSync(this.#tail.fd);
     // A file without a name loses all that is written to it, so that is looked for each time.
     if (open.nlink === 0) return true;
     if (performance.now() - this.#lookedMs < LOOK_MS) return false;
@@ -59,26 +111,45 @@ export class AuditFile {
     }
   }
 
+  /** Gives the file the name `.1`, and those that have a number the next one. Of these so many are kept. */
+  async rotate(keep: number): Promise<void> {
+    const directory = dirname(this.name);
+    const numbers = (await readdir(directory)).flatMap((entry) => numberOf(entry, basename(this.name)) ?? []);
+    for (const number of numbers.sort((one, other) => other - one)) {
+      const numbered = join(directory, `${basename(this.name)}.${number}`);
+      if (number >= keep) await rm(numbered);
+      else await rename(numbered, `${this.name}.${number + 1}`);
+    }
+    await rename(this.name, `${this.name}.1`);
+  }
+
   /** Goes on in the file that the name stands for, once what was written is on disk in the old one. */
   async reopen(): Promise<void> {
     await this.sync();
-    const old = this.#fd;
-    this.#fd = openForAppend(this.name);
-    closeSync(old);
+    const fd = await openFile(this.name, FLAGS, MODE);
+    await this.#closeOld();
+    if (this.#follows) this.#old = { tail: this.#tail, untilMs: performance.now() + LATE_WRITES_MS };
+    else await this.#tail.close();
+    // What others have written there before us is read from its beginning.
+    this.#tail = new SealTail(fd, 0);
+    this.#bytes = fstatSync(fd).size;
+    if (this.#bytes === 0) await syncDirectoryOf(this.name);
+  }
+
+  async #closeOld(): Promise<void> {
+    const old = this.#old;
+    this.#old = undefined;
+    await old?.tail.close();
   }
 
   close(): void {
-    closeSync(this.#fd);
+    closeSync(this.#tail.fd);
+    if (this.#old !== undefined) closeSync(this.#old.tail.fd);
   }
 }
 
-function openForAppend(name: string): number {
-  const fd = openSync(name, 'a', 0o640);
-  if (fstatSync(fd).size === 0) syncDirectoryOf(name);
-  return fd;
-}
-
-/** A regular file takes a write whole or is full. What would follow could land behind another process's records. */
-function assertWhole(written: number, bytes: Buffer): void {
-  if (written !== bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes could be written`);
+/** The number of a rotated file of this log; undefined for any other file. */
+export function numberOf(entry: string, log: string): number | undefined {
+  const suffix = entry.startsWith(`${log}.`) ? entry.slice(log.length + 1) : '';
+  return /^[1-9]\d*$/.test(suffix) ? Number(suffix) : undefined;
 }

@@ -1,11 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import type { AuditMode } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
+import { replaceFile, replaceFileNow } from '../platform/atomic-file.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
-import { type Head, keepHead } from './head.ts';
+import { Batch } from './batch.ts';
+import { type DiskSpace, DiskWatch } from './disk-space.ts';
+import { type Head, headFile, headText } from './head.ts';
+import { OtherWriters } from './other-writers.ts';
 import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
-import { NOTHING, sealBatch } from './seal.ts';
+import { NOTHING, type Writer } from './seal.ts';
 
 /** Why a chain, or its part in a file, begins: a run, another writer of a run, or a new file. */
 export type Opening = 'start' | 'join' | 'reopened';
@@ -17,12 +21,18 @@ export interface AuditLogOptions {
   readonly file: string;
   readonly mode: AuditMode;
   readonly key: Buffer | undefined;
-  /** Other processes are writing it already: what stands at its end is theirs, and nothing is set aside. */
+  /** Another process owns the log: what stands at its end is that one's, and so are its rotation and its head. */
   readonly joins?: boolean;
+  /** Size past which the owner begins a new file; 0: never. Default 0. */
+  readonly maxBytes?: number;
+  /** How many files the owner keeps beside the one that is written. Default 16. */
+  readonly keep?: number;
   /** Called once, when a record could not be written: the service has to lock. */
   readonly lost: (error: Error) => void;
   /** Takes the records that can no longer be written. */
   readonly fallback: (line: string) => void;
+  /** Takes what an operator has to know while there is time: the disk fills, or a file cannot be rotated. */
+  readonly warn?: (message: string) => void;
 }
 
 /** How long a record waits for others before they are written together. */
@@ -31,9 +41,14 @@ const BATCH_MS = 100;
 const BATCH_RECORDS = 2_000;
 /** Bytes that may wait for a disk that does not answer. More would end in no memory instead of in a lock. */
 const MOST_WAITING_BYTES = 32 * 1024 * 1024;
+/** How often the owner looks at what the others have written, how large the file is, and whether it was renamed. */
+const LOOK_MS = 1_000;
+/** The least time between two rotations: the other writers have to find the new file before the next one. */
+const ROTATE_MS = 1_000;
 
 /**
- * The audit log of one process: append-only NDJSON, each write sealed into a chain.
+ * The audit log of one process: append-only NDJSON, each write sealed into a chain. Of several processes that write
+ * one log, the first owns it: it notes the chains of the others, rotates the file and keeps the head.
  *
  * One flush is under way at a time; whoever records meanwhile joins the next. The first failure is final: the
  * descriptor is not trusted again (after a failed fsync the kernel may have dropped the pages it could not write),
@@ -44,44 +59,52 @@ export class AuditLog {
   readonly #chain = `${randomBytes(4).toString('hex')}-${process.pid}`;
   readonly #recovery: Recovery;
   readonly #file: AuditFile;
+  /** Undefined for a process that joins. */
+  readonly #owner:
+    | { readonly others: OtherWriters; readonly disk: DiskWatch; readonly timer: NodeJS.Timeout }
+    | undefined;
   #seq = 0;
   #previous: string;
-  #waiting: string[] = [];
-  #waitingBytes = 0;
+  #waiting = new Batch();
+  #spare = new Batch();
+  /** Is on its way to the file. */
+  #writing: Batch | undefined;
   /** Those who wait for the records of the next flush to be on disk. */
   #joined: ((kept: boolean) => void)[] = [];
   #flushing: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failure: Error | undefined;
   #closed = false;
-  /** A sealed batch is on its way to the file. */
-  #writing = false;
   #reopenAsked = false;
+  #lookAsked = false;
+  #rotatedMs = Number.NEGATIVE_INFINITY;
 
   private constructor(options: AuditLogOptions, recovery: Recovery) {
     this.#options = options;
-    this.#file = new AuditFile(options.file);
     this.#recovery = recovery;
     this.#previous = recovery.last ?? NOTHING;
+    this.#file = new AuditFile(options.file, options.joins !== true);
+    if (options.joins) return;
+    const timer = setInterval(() => this.#look(), LOOK_MS).unref();
+    const disk = new DiskWatch(options.file, (message) => options.warn?.(message));
+    this.#owner = { others: new OtherWriters(this.#chain, recovery.ends), disk, timer };
   }
 
   /**
-   * Opens the log, sets aside what a crash has torn, and writes the first records: a log that cannot be written is
-   * found out before the service starts.
+   * Opens the log, puts what a crash has torn into quarantine, and writes the first records: a log that cannot be
+   * written is found out before the service starts.
    * @throws the system's error
    */
   static open(options: AuditLogOptions): AuditLog {
     const recovery = options.joins ? join(options.file) : recover(options.file);
     const log = new AuditLog(options, recovery);
-    log.#note('open', log.#opening(options.joins ? 'join' : 'start'));
+    log.#waiting.add(log.#opening(options.joins ? 'join' : 'start'));
     const unclean = uncleanEnd(recovery);
-    if (unclean !== undefined) log.#note('unclean_end', { ...unclean });
+    if (unclean !== undefined) log.#waiting.add(lineOf('unclean_end', { ...unclean }));
     try {
-      const { bytes, records, hash } = log.#seal(false);
-      log.#file.writeNow(bytes);
-      log.#sealed(records, hash);
-      if (!options.joins) keepHead(options.file, log.head);
+      log.#writeNow(false, log.#owner?.others.news());
     } catch (error) {
+      log.#stopTimers();
       log.#file.close();
       throw error;
     }
@@ -107,6 +130,16 @@ export class AuditLog {
     return this.#file.lastSyncMs;
   }
 
+  /** Size of the file that is written; of what others write at most a second old. */
+  get bytes(): number {
+    return this.#file.bytes;
+  }
+
+  /** What is left of its disk, at most ten seconds old; undefined for a process that joins, or when it does not tell. */
+  get disk(): DiskSpace | undefined {
+    return this.#owner?.disk.space;
+  }
+
   /** Why nothing is written any more. */
   get failure(): Error | undefined {
     return this.#failure;
@@ -123,10 +156,10 @@ export class AuditLog {
       this.#options.fallback(line);
       return;
     }
-    this.#waiting.push(line);
-    this.#waitingBytes += line.length;
-    if (this.#waitingBytes > MOST_WAITING_BYTES) {
-      this.#fail(new Error(`the disk does not take the audit log: ${this.#waitingBytes} bytes wait`));
+    this.#waiting.add(line);
+    const waitingBytes = this.#waiting.length + (this.#writing?.length ?? 0);
+    if (waitingBytes > MOST_WAITING_BYTES) {
+      this.#fail(new Error(`the disk does not take the audit log: ${waitingBytes} bytes wait`));
     } else if (this.#isPressing()) this.#startFlush();
     else this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
   }
@@ -154,7 +187,8 @@ export class AuditLog {
     while (this.#flushing !== undefined) await this.#flushing;
     if (this.#closed) return this.#failure === undefined;
     this.#closed = true;
-    clearTimeout(this.#timer);
+    // No other flush may begin beside the last one.
+    this.#stopTimers();
     if (this.#failure === undefined) await this.#flush(true);
     this.#file.close();
     return this.#failure === undefined;
@@ -167,16 +201,26 @@ export class AuditLog {
   closeNow(): void {
     if (this.#closed || this.#failure !== undefined) return;
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#stopTimers();
     try {
-      if (this.#writing) throw new Error('a write is under way');
-      const { bytes, records, hash } = this.#seal(true);
-      this.#file.writeNow(bytes);
-      this.#sealed(records, hash);
-      keepHead(this.#options.file, this.head);
+      if (this.#writing !== undefined) throw new Error('a write is under way');
+      this.#writeNow(true);
     } catch {
-      for (const line of this.#waiting.splice(0)) this.#options.fallback(line);
+      this.#giveToFallback();
     }
+  }
+
+  #stopTimers(): void {
+    clearTimeout(this.#timer);
+    clearInterval(this.#owner?.timer);
+  }
+
+  /** The owner's look at its surroundings; what it finds is the next flush's. */
+  #look(): void {
+    if (this.#failure !== undefined || this.#closed) return;
+    this.#owner?.disk.look();
+    this.#lookAsked = true;
+    this.#startFlush();
   }
 
   #startFlush(): void {
@@ -193,28 +237,31 @@ export class AuditLog {
     while (this.#failure === undefined && this.#isPressing());
     this.#flushing = undefined;
     // Under load there is always something more by now; it has the time to become a batch.
-    if (this.#waiting.length > 0) this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
+    if (this.#waiting.records > 0) this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
   }
 
   #isPressing(): boolean {
     if (this.#joined.length > 0 || this.#reopenAsked) return true;
-    return this.#waiting.length >= (this.#options.mode === 'strict' ? 1 : BATCH_RECORDS);
+    return this.#waiting.records >= (this.#options.mode === 'strict' ? 1 : BATCH_RECORDS);
   }
 
   async #flush(final: boolean): Promise<void> {
     const joined = this.#joined;
     this.#joined = [];
+    const mustSync = final || joined.length > 0 || this.#options.mode === 'strict';
     try {
+      if (this.#lookAsked || final) await this.#readOthers();
       if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
-      if (this.#waiting.length > 0 || final) {
-        const { bytes, records, hash } = this.#seal(final);
-        this.#writing = true;
-        await this.#file.write(bytes);
-        if (final || joined.length > 0 || this.#options.mode === 'strict') await this.#file.sync();
-        this.#sealed(records, hash);
-        this.#writing = false;
+      else if (this.#isTooLarge()) await this.#rotate();
+      const others = this.#owner?.others;
+      const writers = final || others?.isDue ? others?.news() : undefined;
+      if (this.#waiting.records > 0 || final || writers !== undefined) {
+        const batch = this.#waiting;
+        this.#waiting = this.#spare;
+        await this.#write(batch, mustSync, final, writers);
+        this.#spare = batch;
       } else if (joined.length > 0) await this.#file.sync();
-      if (final) keepHead(this.#options.file, this.head);
+      if (final && others !== undefined) await this.#keepHead();
       for (const resolve of joined) resolve(true);
     } catch (error) {
       this.#joined.push(...joined);
@@ -222,56 +269,101 @@ export class AuditLog {
     }
   }
 
-  #seal(final: boolean): { bytes: Buffer; records: number; hash: string } {
-    const { bytes, hash } = sealBatch(
-      this.#waiting,
-      {
-        chain: this.#chain,
-        seq: this.#seq + 1,
-        previous: this.#previous,
-        final,
-        time: new Date().toISOString(),
-      },
+  /** Seals a batch and writes it. What is recorded meanwhile waits in another one. */
+  async #write(batch: Batch, sync: boolean, final: boolean, writers?: readonly Writer[]): Promise<void> {
+    this.#writing = batch;
+    const { bytes, hash } = this.#seal(batch, final, writers);
+    await this.#file.write(bytes);
+    if (sync) await this.#file.sync();
+    this.#sealed(hash);
+    batch.clear();
+    this.#writing = undefined;
+  }
+
+  /** Writes what waits without leaving this turn; it is on disk then, and so is the owner's head. */
+  #writeNow(final: boolean, writers?: readonly Writer[]): void {
+    const { bytes, hash } = this.#seal(this.#waiting, final, writers);
+    this.#file.writeNow(bytes);
+    this.#sealed(hash);
+    this.#waiting.clear();
+    if (this.#owner !== undefined) replaceFileNow(headFile(this.#options.file), headText(this.head));
+  }
+
+  #seal(
+    batch: Batch,
+    final: boolean,
+    writers: readonly Writer[] | undefined,
+  ): { bytes: Buffer; hash: string } {
+    const time = new Date().toISOString();
+    return batch.seal(
+      { chain: this.#chain, seq: this.#seq + 1, previous: this.#previous, final, time, writers },
       this.#options.key,
     );
-    return { bytes, records: this.#waiting.length, hash };
   }
 
-  /** The batch is written: only now its records stop waiting. */
-  #sealed(records: number, hash: string): void {
+  #sealed(hash: string): void {
     this.#seq += 1;
     this.#previous = hash;
-    for (const line of this.#waiting.splice(0, records)) this.#waitingBytes -= line.length;
   }
 
-  /** The first record of the new file carries the last seal of the old one. */
+  async #readOthers(): Promise<void> {
+    this.#lookAsked = false;
+    if (this.#owner === undefined) return;
+    const { before, here } = await this.#file.appended();
+    this.#owner.others.saw(before, true);
+    this.#owner.others.saw(here, false);
+  }
+
+  #isTooLarge(): boolean {
+    const { maxBytes = 0 } = this.#options;
+    if (this.#owner === undefined || maxBytes === 0 || this.#file.bytes < maxBytes) return false;
+    return performance.now() - this.#rotatedMs >= ROTATE_MS;
+  }
+
+  /** A log that cannot be rotated goes on in its file: that is no reason to lock. */
+  async #rotate(): Promise<void> {
+    this.#rotatedMs = performance.now();
+    try {
+      await this.#file.rotate(this.#options.keep ?? 16);
+    } catch (error) {
+      this.#options.warn?.(`The audit log could not be rotated, and grows on: ${messageOf(error)}`);
+      return;
+    }
+    await this.#continueInNewFile();
+  }
+
+  /** The first record of the new file carries the last seal of the old one, and stands under a seal of its own. */
   async #continueInNewFile(): Promise<void> {
     this.#reopenAsked = false;
+    await this.#readOthers();
     await this.#file.reopen();
-    keepHead(this.#options.file, this.head);
-    const line = lineOf('open', this.#opening('reopened'));
-    this.#waiting.unshift(line);
-    this.#waitingBytes += line.length;
+    if (this.#owner !== undefined) await this.#keepHead();
+    const opening = new Batch();
+    opening.add(this.#opening('reopened'));
+    await this.#write(opening, false, false, this.#owner?.others.all());
+    await this.#readOthers();
   }
 
-  #opening(reason: Opening): AuditFields {
-    return { reason, previous: this.#previous, version, pid: process.pid };
+  #keepHead(): Promise<void> {
+    return replaceFile(headFile(this.#options.file), headText(this.head));
   }
 
-  /** A record of the log's own, before it is open. */
-  #note(type: string, fields: AuditFields): void {
-    const line = lineOf(type, fields);
-    this.#waiting.push(line);
-    this.#waitingBytes += line.length;
+  #opening(reason: Opening): string {
+    return lineOf('open', { reason, previous: this.#previous, version, pid: process.pid });
   }
 
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
-    clearTimeout(this.#timer);
-    for (const line of this.#waiting.splice(0)) this.#options.fallback(line);
+    this.#stopTimers();
+    this.#giveToFallback();
     for (const resolve of this.#joined.splice(0)) resolve(false);
     this.#options.lost(error);
+  }
+
+  #giveToFallback(): void {
+    for (const batch of [this.#writing, this.#waiting])
+      for (const line of batch?.drain() ?? []) this.#options.fallback(line);
   }
 }
 

@@ -1,42 +1,22 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 
-/** The last seal of a log: with it, kept somewhere else, a cut end can be seen. */
+/** A seal of a chain. The last one of a log, kept somewhere else, shows whether the end was cut off. */
 export interface Head {
   readonly chain: string;
   readonly seq: number;
   readonly hash: string;
 }
 
-function headFile(file: string): string {
+/** Where the head is kept beside the log: when a run begins and ends, and when one of its files ends. */
+export function headFile(file: string): string {
   return `${file}.head`;
 }
 
-/** Keeps the head beside the log: when a run begins and ends, and when one of its files ends. @throws the system's error */
-export function keepHead(file: string, head: Head): void {
-  const draft = `${headFile(file)}.${process.pid}`;
-  const fd = openSync(draft, 'w', 0o640);
-  try {
-    writeFileSync(fd, `${JSON.stringify(head)}\n`);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(draft, headFile(file));
-  syncDirectoryOf(file);
+export function headText(head: Head): string {
+  return `${JSON.stringify(head)}\n`;
 }
 
-/** The name of a new file is only there after a crash when its directory is on disk too. @throws the system's error */
-export function syncDirectoryOf(file: string): void {
-  const directory = openSync(dirname(file), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
-}
-
-/** The hash of the head that was kept beside the log, or undefined when there is none that can be read. */
+/** The hash of the head that was kept beside the log; undefined when none can be read. */
 export function readHead(file: string): string | undefined {
   try {
     const { hash } = JSON.parse(readFileSync(headFile(file), 'utf8'));

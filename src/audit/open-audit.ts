@@ -6,7 +6,7 @@ import { readAuditKey } from '../platform/secrets.ts';
 import { AuditLog } from './audit-log.ts';
 
 export interface OpenAuditOptions {
-  readonly log: Logger;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
   /** Called once when the audit log can no longer be written. */
   readonly lost: (error: Error) => void;
   /** Another process has opened the log already, and this one joins it. */
@@ -35,6 +35,9 @@ export function openAudit(
       key,
       joins,
       lost,
+      maxBytes: config.auditMaxBytes,
+      keep: config.auditKeep,
+      warn: (message) => log.warn(message),
       // Control never needs the audit log: what it cannot take is kept here.
       fallback: (line) => log.warn(`Not in the audit log: ${line}`),
     });
@@ -46,12 +49,12 @@ export function openAudit(
     );
   }
   if (joins) return audit;
-  const { unclean, tornBytes, aside, missing } = audit.recovery;
+  const { unclean, tornBytes, quarantine, missing } = audit.recovery;
   if (missing !== undefined) {
     log.warn(`The audit log lacks the seal that was kept (${missing.slice(0, 12)}…): its end was cut off`);
   }
   if (unclean) {
-    const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${aside}` : '';
+    const torn = tornBytes > 0 ? `; ${tornBytes} torn bytes were set aside in ${quarantine}` : '';
     log.warn(`The audit log was not closed by the run before this one${torn}`);
   }
   log.info(`Audit log opened: ${file} (${config.auditMode}${key === undefined ? '' : ', keyed'})`);

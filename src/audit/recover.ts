@@ -9,7 +9,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hasCode } from '../error.ts';
-import { readHead, syncDirectoryOf } from './head.ts';
+import { syncDirectoryOfNow } from '../platform/atomic-file.ts';
+import { readHead } from './head.ts';
 import { HASH_MARK, OPENS, parseSeal, SEAL_MARK, type Seal } from './seal.ts';
 
 /** What a log was found to end with. */
@@ -21,9 +22,11 @@ export interface Recovery {
   /** Bytes behind the last seal: a write that was torn. */
   readonly tornBytes: number;
   /** The file they were put into. */
-  readonly aside: string | undefined;
+  readonly quarantine: string | undefined;
   /** The seal that was kept as the head, when the log lacks it: its end was cut off. */
   readonly missing: string | undefined;
+  /** The ends of chains, which no seal of the run before may have noted. */
+  readonly ends: readonly Seal[];
 }
 
 /** An end that was not in order, as it is told on record and to operators. */
@@ -33,12 +36,14 @@ export interface UncleanAudit {
   readonly missing: string | null;
 }
 
-export function uncleanEnd({ unclean, tornBytes, aside, missing }: Recovery): UncleanAudit | undefined {
+export function uncleanEnd({ unclean, tornBytes, quarantine, missing }: Recovery): UncleanAudit | undefined {
   if (!unclean && missing === undefined) return undefined;
-  return { torn_bytes: tornBytes, aside: aside ?? null, missing: missing ?? null };
+  return { torn_bytes: tornBytes, aside: quarantine ?? null, missing: missing ?? null };
 }
 
 const CHUNK_BYTES = 1024 * 1024;
+/** How far back the ends of chains are looked for: more than is written between two notes of them. */
+const MOST_LOOKED_BYTES = 64 * CHUNK_BYTES;
 const NEWLINE = 0x0a;
 
 /**
@@ -57,18 +62,21 @@ export function recover(file: string): Recovery {
   }
   try {
     const { size } = fstatSync(fd);
-    const { seal, end } = lastSeal(fd, size);
+    const { seals, owner, end } = lastSeals(fd, size);
+    const [seal] = seals;
     const tornBytes = size - end;
     if (seal === undefined && size > 0) assertOurs(fd, file, size);
     const missing = head === undefined || holdsSeal(fd, end, seal, head) ? undefined : head;
-    let aside: string | undefined;
+    let quarantine: string | undefined;
     if (tornBytes > 0) {
-      aside = setAside(file, read(fd, end, tornBytes));
+      quarantine = moveToQuarantine(file, read(fd, end, tornBytes));
       ftruncateSync(fd, end);
       fsyncSync(fd);
     }
-    const unclean = size > 0 && (tornBytes > 0 || seal?.final !== true);
-    return { last: seal?.hash ?? head, unclean, tornBytes, aside, missing };
+    const unclean = size > 0 && (tornBytes > 0 || (owner ?? seal)?.final !== true);
+    // The first seal of this run names the last one as the one that it follows.
+    const ends = seals.filter((each) => each !== seal || each !== owner);
+    return { last: seal?.hash ?? head, unclean, tornBytes, quarantine, missing, ends };
   } finally {
     closeSync(fd);
   }
@@ -83,21 +91,21 @@ export function join(file: string): Recovery {
 }
 
 function asItShouldBe(last: string | undefined): Recovery {
-  return { last, unclean: false, tornBytes: 0, aside: undefined, missing: undefined };
+  return { last, unclean: false, tornBytes: 0, quarantine: undefined, missing: undefined, ends: [] };
 }
 
 /** @returns the file that holds the bytes now, on disk */
-function setAside(file: string, bytes: Buffer): string {
-  const aside = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
+function moveToQuarantine(file: string, bytes: Buffer): string {
+  const quarantine = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
   try {
-    writeFileSync(aside, bytes, { mode: 0o640, flush: true });
-    syncDirectoryOf(aside);
+    writeFileSync(quarantine, bytes, { mode: 0o640, flush: true });
+    syncDirectoryOfNow(quarantine);
   } catch (error) {
     // On a full disk the next start tries again: it must not find a heap of halves.
-    rmSync(aside, { force: true });
+    rmSync(quarantine, { force: true });
     throw error;
   }
-  return aside;
+  return quarantine;
 }
 
 /** A log whose very first write was torn holds no seal either; any other file without one is somebody else's. */
@@ -106,15 +114,27 @@ function assertOurs(fd: number, file: string, size: number): void {
   if (!OPENS.startsWith(beginning)) throw new Error(`${file} is not an audit log: it holds no seal`);
 }
 
-/** The last whole seal line, and where it ends. Looks from the end towards the beginning. */
-function lastSeal(fd: number, size: number): { seal: Seal | undefined; end: number } {
+/**
+ * The last seal of each chain, the last of the log first, and where that one ends; which is the owner's. Looks from the end towards the
+ * beginning, as far as the run before may have noted nothing: a seal that has `writers` knows what stands before
+ * the seal of the same chain that is before it.
+ */
+function lastSeals(fd: number, size: number): { seals: Seal[]; owner: Seal | undefined; end: number } {
+  const seals = new Map<string, Seal>();
+  let end = 0;
+  let knowing: Seal | undefined;
   for (const at of backwards(fd, size, SEAL_MARK)) {
     if (at > 0 && read(fd, at - 1, 1)[0] !== NEWLINE) continue;
     const line = readLine(fd, at, size);
     const seal = line === undefined ? undefined : parseSeal(line);
-    if (line !== undefined && seal !== undefined) return { seal, end: at + Buffer.byteLength(line) + 1 };
+    if (line === undefined || seal === undefined) continue;
+    if (seals.size === 0) end = at + Buffer.byteLength(line) + 1;
+    if (!seals.has(seal.chain)) seals.set(seal.chain, seal);
+    if (knowing === undefined) knowing = seal.writers === undefined ? undefined : seal;
+    else if (seal.chain === knowing.chain) break;
+    if (end - at > MOST_LOOKED_BYTES) break;
   }
-  return { seal: undefined, end: 0 };
+  return { seals: [...seals.values()], owner: knowing && seals.get(knowing.chain), end };
 }
 
 /** Whether the log holds this seal, or begins behind it. Nearly always it is the last one: only a crash makes us look. */

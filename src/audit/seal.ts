@@ -7,8 +7,13 @@ import { crc32 } from 'node:zlib';
  *   {"type":"request",…}
  *   {"type":"seal","chain":"…","seq":7,"time":"…","records":1,"lines":"5d41402a","previous":"…","hash":"…"}
  *
- * The hash runs over every byte of the write up to `,"hash":"`, so over the records, the number of the seal and the
- * hash of the one before it. `lines` holds a check sum for each record: it proves nothing, but says which is wrong.
+ * The hash covers every byte of the write up to `,"hash":"`: the records, the number of the seal and the hash of the
+ * one before it. `lines` holds a check sum for each record; it proves nothing, but says which one is wrong. Only a
+ * write of few records has it: under load it would cost more than everything else that a record costs.
+ *
+ * Each process writes a chain of its own. One of them owns the log, the others join it. The owner reads what they
+ * append, and its seals name the last seal that it has seen of each (`writers`), so no chain can lose its end, or go
+ * missing whole, unseen. The owner's first seal in each file and its last one always have `writers`.
  */
 
 /** How a seal line begins. No record begins so, and no client's bytes begin a line: JSON escapes line breaks. */
@@ -19,24 +24,44 @@ export const OPENS = '{"type":"open"';
 export const HASH_MARK = ',"hash":"';
 /** What stands behind the sealed bytes: the mark, 64 hexadecimal digits, and the end of the line. */
 export const UNSEALED_BYTES = HASH_MARK.length + 64 + '"}\n'.length;
+/** A write of more records has no check sum for each. */
+export const MOST_SUMS = 256;
 /** What the first seal of the first log follows. */
 export const NOTHING = '0'.repeat(64);
 
-export interface Seal {
+/** The last seal that the owner of a log has seen of another writer. */
+export interface Writer {
+  readonly chain: string;
+  readonly seq: number;
+  /** Its hash. */
+  readonly seal: string;
+  /** The writer has closed its chain. */
+  readonly final?: true;
+  /** It stands in a file before the one that holds this note. */
+  readonly before?: true;
+}
+
+/** What a seal says of itself. */
+export interface SealFields {
   /** The writer: one for each process that writes, new at each start. */
   readonly chain: string;
   /** 1 for the first seal of the chain. */
   readonly seq: number;
   /** ISO 8601. */
   readonly time: string;
-  readonly records: number;
-  /** CRC-32 of each record's line without its line break, eight hexadecimal digits each. */
-  readonly lines: string;
   /** The hash of the seal before: of this chain, or of the one it follows. */
   readonly previous: string;
-  readonly hash: string;
   /** The writer has closed the log in order. */
   readonly final: boolean;
+  /** The other writers of whom the owner has seen something new. */
+  readonly writers?: readonly Writer[] | undefined;
+}
+
+export interface Seal extends SealFields {
+  readonly records: number;
+  /** CRC-32 of each record's line without its line break, eight hexadecimal digits each. */
+  readonly lines: string | undefined;
+  readonly hash: string;
 }
 
 /** SHA-256, or with a key HMAC-SHA-256: then nobody without the key can seal what they have changed. */
@@ -44,28 +69,17 @@ export function sealHash(key: Buffer | undefined): Hash | Hmac {
   return key === undefined ? createHash('sha256') : createHmac('sha256', key);
 }
 
-/** Seals a batch of record lines (each without its line break) and returns all that is to be written. */
-export function sealBatch(
-  lines: readonly string[],
-  place: Pick<Seal, 'chain' | 'seq' | 'previous' | 'final' | 'time'>,
-  key: Buffer | undefined,
-): { bytes: Buffer; hash: string } {
-  const { chain, seq, previous, final, time } = place;
-  const sums = lines.map(checkSum).join('');
-  const head =
-    `${SEAL_MARK}"chain":"${chain}","seq":${seq},"time":"${time}","records":${lines.length},` +
-    `${final ? '"final":true,' : ''}"lines":"${sums}","previous":"${previous}"`;
-  const room = '0'.repeat(64);
-  const bytes = Buffer.from(
-    `${lines.length === 0 ? '' : `${lines.join('\n')}\n`}${head}${HASH_MARK}${room}"}\n`,
+/** The seal line up to its hash. */
+export function sealText(fields: SealFields, records: number, lines: string | undefined): string {
+  const { chain, seq, time, previous, final, writers } = fields;
+  return (
+    `${SEAL_MARK}"chain":"${chain}","seq":${seq},"time":"${time}","records":${records},` +
+    `${final ? '"final":true,' : ''}${lines === undefined ? '' : `"lines":"${lines}",`}` +
+    `${writers === undefined ? '' : `"writers":${JSON.stringify(writers)},`}"previous":"${previous}"`
   );
-  const sealed = bytes.length - UNSEALED_BYTES;
-  const hash = sealHash(key).update(bytes.subarray(0, sealed)).digest('hex');
-  bytes.write(hash, sealed + HASH_MARK.length, 'latin1');
-  return { bytes, hash };
 }
 
-export function checkSum(line: string | Buffer): string {
+export function checkSum(line: Buffer): string {
   return crc32(line).toString(16).padStart(8, '0');
 }
 
@@ -78,13 +92,21 @@ export function parseSeal(line: string): Seal | undefined {
   } catch {
     return undefined;
   }
-  const { chain, seq, time, records, lines, previous, hash, final } = value;
-  if (typeof chain !== 'string' || typeof time !== 'string' || typeof lines !== 'string') return undefined;
+  const { chain, seq, time, records, lines, previous, hash, final, writers } = value;
+  if (typeof chain !== 'string' || typeof time !== 'string') return undefined;
   if (typeof previous !== 'string' || typeof hash !== 'string') return undefined;
-  if (!isCount(seq) || !isCount(records) || lines.length !== records * 8) return undefined;
+  if (!isCount(seq) || !isCount(records)) return undefined;
+  if (lines !== undefined && (typeof lines !== 'string' || lines.length !== records * 8)) return undefined;
+  if (writers !== undefined && !(Array.isArray(writers) && writers.every(isWriter))) return undefined;
   // What stands behind the mark is not sealed, so there may be nothing but the hash.
   if (hash.length !== 64 || !line.endsWith(`${HASH_MARK}${hash}"}`)) return undefined;
-  return { chain, seq, time, records, lines, previous, hash, final: final === true };
+  return { chain, seq, time, records, lines, previous, hash, final: final === true, writers };
+}
+
+function isWriter(value: unknown): value is Writer {
+  if (typeof value !== 'object' || value === null || !('chain' in value && 'seq' in value && 'seal' in value))
+    return false;
+  return typeof value.chain === 'string' && isCount(value.seq) && typeof value.seal === 'string';
 }
 
 function isCount(value: unknown): value is number {

@@ -7,11 +7,10 @@ export interface Write {
   readonly bytes: Buffer;
   /** Where in `bytes` the seal line begins; undefined for what stands at the end of a file without a seal. */
   readonly sealAt: number | undefined;
-  /** Where in the file the write ends. */
-  readonly end: number;
 }
 
-const CHUNK_BYTES = 1024 * 1024;
+/** Small enough to stay in the processor's cache between the search for a seal and the hash. */
+const CHUNK_BYTES = 256 * 1024;
 const NEWLINE = 0x0a;
 
 export interface ReadOptions {
@@ -53,7 +52,7 @@ export function* writesOf(file: string, { heard, patienceMs = 0 }: ReadOptions =
           break;
         }
         const end = newline + 1;
-        yield { bytes: buffer.subarray(start, end), sealAt: sealAt - start, end: offset + end };
+        yield { bytes: buffer.subarray(start, end), sealAt: sealAt - start };
         start = end;
         searched = end;
       }
@@ -65,19 +64,7 @@ export function* writesOf(file: string, { heard, patienceMs = 0 }: ReadOptions =
       searched -= start;
       offset += start;
     }
-    if (filled > 0) yield { bytes: buffer.subarray(0, filled), sealAt: undefined, end: offset + filled };
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** The whole lines that stand in a file from an offset on, as far as one look goes. */
-export function linesFrom(file: string, offset: number): Buffer[] {
-  const fd = openSync(file, 'r');
-  try {
-    const buffer = Buffer.allocUnsafe(Math.min(4 * CHUNK_BYTES, fstatSync(fd).size - offset));
-    const count = readSync(fd, buffer, 0, buffer.length, offset);
-    return linesOf(buffer.subarray(0, buffer.subarray(0, count).lastIndexOf(NEWLINE) + 1));
+    if (filled > 0) yield { bytes: buffer.subarray(0, filled), sealAt: undefined };
   } finally {
     closeSync(fd);
   }

@@ -29,7 +29,7 @@ export function run(): Promise<number> {
 export function helpText(): string {
   const rows = Object.values(SETTINGS).map(({ name, fallback, unit, help, live }) => {
     const value = fallback === '' ? 'unset' : `${fallback}${unit === '' ? '' : ` ${unit}`}`;
-    return `  ${`${name}${live ? '*' : ''}`.padEnd(25)}${value.padEnd(15)}${help}`;
+    return `  ${`${name}${live ? '*' : ''}`.padEnd(25)}${value.padEnd(17)}${help}`;
   });
   return `${USAGE}${rows.join('\n')}\n`;
 }

@@ -1,12 +1,11 @@
 import { userInfo } from 'node:os';
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
-import { AuditLog } from '../audit/audit-log.ts';
-import { auditFile } from '../config/settings.ts';
+import { openAudit } from '../audit/open-audit.ts';
+import { auditFile, type Config } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
-import { readAuditKey } from '../platform/secrets.ts';
 import { lockStateDir } from '../platform/state-lock.ts';
 import { complain } from './help.ts';
 import { commandConfig } from './operator.ts';
@@ -45,8 +44,7 @@ export async function run(args: readonly string[]): Promise<number> {
     // A service that is still stopping must be gone before it may start again, and only one process writes the audit log.
     const unlock = await lockStateDir(config.stateDir);
     try {
-      const file = auditFile(config);
-      if (file !== undefined) await putOnRecord(file, readAuditKey(config), { latch, by: whoAmI(), reason });
+      await putOnRecord(config, { latch, by: whoAmI(), reason });
       const kept = await releaseLatch(config.stateDir);
       process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
       return ExitCode.Ok;
@@ -79,25 +77,22 @@ async function ask(): Promise<string> {
 }
 
 /** @throws StartError 74 when the record is not on disk: then it has to stay latched */
-async function putOnRecord(file: string, key: Buffer | undefined, fields: object): Promise<void> {
+async function putOnRecord(config: Config, fields: object): Promise<void> {
   let failure: unknown;
+  const silent = { info: () => undefined, warn: () => undefined };
   try {
-    const log = AuditLog.open({
-      file,
-      key,
-      mode: 'batched',
-      lost: (error) => {
-        failure = error;
-      },
-      fallback: () => undefined,
-    });
-    log.record('unlatch', { ...fields });
-    if (await log.close()) return;
+    const lost = (error: Error): void => {
+      failure = error;
+    };
+    const log = openAudit(config, { log: silent, lost });
+    log?.record('unlatch', { ...fields });
+    if (log === undefined || (await log.close())) return;
   } catch (error) {
-    failure = error;
+    if (!(error instanceof StartError) || error.exitCode !== ExitCode.AuditLost) throw error;
+    throw new StartError(`${error.message}. It stays latched`, error.exitCode);
   }
   throw new StartError(
-    `AUDIT_LOG: want a log that can be written, got "${file}": ${messageOf(failure)}. It stays latched`,
+    `AUDIT_LOG: want a log that can be written, got "${auditFile(config)}": ${messageOf(failure)}. It stays latched`,
     ExitCode.AuditLost,
   );
 }

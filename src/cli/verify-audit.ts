@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { numberOf } from '../audit/audit-file.ts';
 import { readHead } from '../audit/head.ts';
 import { type Verdict, verify } from '../audit/verify.ts';
 import { auditFile } from '../config/settings.ts';
@@ -12,16 +13,16 @@ import { commandConfig } from './operator.ts';
 
 const HELP = `usage: master-agent verify-audit [--json] [--head HASH] [--key-file FILE] [FILE…]
 
-Walks the seals of the audit log and says whether it is as it was written, or which line is the first that is not, and
-how: changed, dropped, reordered, torn, from another chain, cut. Without FILE: the log that the settings name, with
-the rotated ones beside it (audit.ndjson.2, audit.ndjson.1, audit.ndjson). Give files in the order of their writing.
+Walks the seals of the audit log and says whether it is valid, or at which line it is broken and why. Without FILE: the
+log that the settings name, with the rotated ones beside it (audit.ndjson.2, audit.ndjson.1, audit.ndjson). Give files in
+the order of their writing.
 
   --head HASH      a seal that was kept elsewhere and has to be in the log; default: what stands beside it in FILE.head
   --key-file FILE  the key it was sealed with; default: AUDIT_KEY_FILE
   --json           the verdict as JSON
   --help           this
 
-exit: 0 as it was written, 1 it is not, 2 it could not be read
+exit: 0 valid, 1 broken, 2 it could not be read
 `;
 
 /** A walk that takes longer than this shows how far it is. */
@@ -84,14 +85,15 @@ export async function run(args: readonly string[]): Promise<number> {
 /** The rotated files beside a log, the oldest first: by number (`.2` before `.1`) or by date (`-20260102`). */
 function rotated(file: string): string[] {
   const name = basename(file);
-  const suffixes = readdirSync(dirname(file))
-    .filter((entry) => entry.startsWith(name))
-    .map((entry) => entry.slice(name.length));
-  const dated = suffixes.filter((suffix) => /^-\d{8}[-\d]*$/.test(suffix)).sort();
-  const numbered = suffixes
-    .filter((suffix) => /^\.\d+$/.test(suffix))
-    .sort((a, b) => Number(b.slice(1)) - Number(a.slice(1)));
-  return [...dated, ...numbered].map((suffix) => join(dirname(file), name + suffix));
+  const entries = readdirSync(dirname(file));
+  const dated = entries.filter(
+    (entry) => entry.startsWith(name) && /^-\d{8}[-\d]*$/.test(entry.slice(name.length)),
+  );
+  const numbered = entries
+    .flatMap((entry) => numberOf(entry, name) ?? [])
+    .sort((one, other) => other - one)
+    .map((number) => `${name}.${number}`);
+  return [...dated.sort(), ...numbered].map((entry) => join(dirname(file), entry));
 }
 
 function render(verdict: Verdict): string {
@@ -100,11 +102,8 @@ function render(verdict: Verdict): string {
   const walked = `${records} records under ${seals} seals of ${chains} chains in ${files} files, ${span}`;
   const lines =
     finding === undefined
-      ? [`As it was written: ${walked}`, ...(head === undefined ? [] : [`Last seal: ${head}`])]
-      : [
-          `${finding.file}:${finding.line}: ${finding.damage}: ${finding.detail}`,
-          `As it was written up to there: ${walked}`,
-        ];
+      ? [`Valid: ${walked}`, ...(head === undefined ? [] : [`Last seal: ${head}`])]
+      : [`Broken at ${finding.file}:${finding.line}: ${finding.detail}`, `Valid up to there: ${walked}`];
   return `${[...lines, ...unseen.map((what) => `Cannot be seen: ${what}`)].join('\n')}\n`;
 }
 

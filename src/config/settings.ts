@@ -104,6 +104,9 @@ export function isToken(text: string): boolean {
 
 export const TOKEN_RULE = `${SHORTEST_TOKEN} or more printable characters without a space`;
 
+/** One terabyte. */
+const MOST_AUDIT_BYTES = 2 ** 40;
+
 /** Every setting there is. `.env.example`, `--help` and the README's table are held against this by a test. */
 export const SETTINGS = {
   host: setting('HOST', '0.0.0.0', 'an address of this machine', anyText, 'Address of the service.'),
@@ -268,6 +271,21 @@ export const SETTINGS = {
     anyText,
     'File with the key that seals the audit log; unset: sealed without one.',
   ),
+  auditMaxBytes: setting(
+    'AUDIT_MAX_BYTES',
+    '268435456',
+    `a whole number from 0 to ${MOST_AUDIT_BYTES}`,
+    wholeNumber(0, MOST_AUDIT_BYTES),
+    'Size at which the audit log goes on in a new file; 0: never.',
+    { unit: 'bytes' },
+  ),
+  auditKeep: setting(
+    'AUDIT_KEEP',
+    '16',
+    'a whole number from 1 to 10000',
+    wholeNumber(1, 10_000),
+    'Files of the audit log that are kept beside the one being written.',
+  ),
   pidFile: setting('PID_FILE', '', 'the path of a file', anyText, 'File for the process id; unset: none.'),
 } as const;
 
@@ -364,7 +382,7 @@ function parse(
 /** What the supervisor's own process holds: new workers cannot change it. */
 const HELD: ReadonlySet<string> = new Set([
   ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'STATE_DIR', 'PID_FILE'],
-  ...['LOG_FORMAT', 'AUDIT_LOG', 'AUDIT_KEY_FILE'],
+  ...['LOG_FORMAT', 'AUDIT_LOG', 'AUDIT_KEY_FILE', 'AUDIT_MAX_BYTES', 'AUDIT_KEEP'],
 ]);
 
 /**

@@ -105,3 +105,23 @@ async function writeSynced(file: string, text: string): Promise<void> {
     await handle.close();
   }
 }
+
+/** A new file's name is on disk only when its directory is. @throws the system's error */
+export async function syncDirectoryOf(file: string): Promise<void> {
+  const directory = await open(dirname(file), 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+/** As `syncDirectoryOf`, without leaving this turn of the loop. @throws the system's error */
+export function syncDirectoryOfNow(file: string): void {
+  const directory = openSync(dirname(file), 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}

@@ -39,6 +39,10 @@ export interface ServerContext {
 const MOST_AUDIT_CHARACTERS = 8 * 1024;
 /** A longer path is cut in the audit log: what it begins with tells enough. */
 const MOST_PATH_CHARACTERS = 2_000;
+/** The same for a path that no route has: it may be anything, and a disk is not to be filled with it. */
+const MOST_STRAY_CHARACTERS = 200;
+/** Text that is JSON between quotes as it is; most paths are. */
+const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
 // Random enough that ids of two runs, or of two workers, do not meet in one log.
 const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
@@ -157,11 +161,17 @@ export class Exchange implements Context {
    */
   auditLine(type: 'request' | 'answer', status: number, outcome: Outcome | 'begun'): string {
     const { path } = this;
-    const shown = path.length > MOST_PATH_CHARACTERS ? `${path.slice(0, MOST_PATH_CHARACTERS)}…` : path;
+    // A pattern begins with a slash; what answers where there is none has a name instead.
+    const isRouted = this.#route?.pattern.startsWith('/') === true;
+    const most = isRouted ? MOST_PATH_CHARACTERS : MOST_STRAY_CHARACTERS;
+    const shown = path.length > most ? `${path.slice(0, most)}…` : path;
+    // Integers: writing out a fraction takes longer than all the rest of the line.
+    const tenths = Math.round(this.ageMs * 10);
     return (
       `{"type":"${type}","time":"${timestamp()}","id":"${this.id}","client":"${this.client}",` +
-      `"method":${JSON.stringify(this.method)},"path":${JSON.stringify(shown)},"status":${status},` +
-      `"duration_ms":${Math.round(this.ageMs * 10) / 10},"outcome":"${outcome}"` +
+      // The parser takes no method that it does not know.
+      `"method":"${this.method}","path":${PLAIN.test(shown) ? `"${shown}"` : JSON.stringify(shown)},"status":${status},` +
+      `"duration_ms":${Math.trunc(tenths / 10)}.${tenths % 10},"outcome":"${outcome}"` +
       `${this.#fieldsText === undefined ? '' : `,"fields":${this.#fieldsText}`}}`
     );
   }

@@ -26,10 +26,7 @@ t.test('a good log: exit 0, with what was walked and what cannot be seen', async
   const env = { AUDIT_KEY_FILE: keyFile };
   const text = await command(t, ['verify-audit'], { stateDir, env });
   t.equal(text.code, 0);
-  t.match(
-    text.lines[0],
-    /^As it was written: 10 records under 10 seals of 3 chains in 3 files, 20\S+Z to 20\S+Z$/,
-  );
+  t.match(text.lines[0], /^Valid: 10 records under 10 seals of 3 chains in 3 files, 20\S+Z to 20\S+Z$/);
   const { hash } = JSON.parse(readFileSync(`${file}.head`, 'utf8'));
   t.strictSame(text.lines.slice(1), [`Last seal: ${hash}`]);
 
@@ -52,11 +49,14 @@ t.test('a log that is wrong: exit 1, with the file, the line and how', async (t)
   writeFileSync(`${file}.9`, bytes.replace('"path":"/orders/1"', '"path":"/orders/7"'));
   const text = await command(t, ['verify-audit'], { stateDir, env });
   t.equal(text.code, 1);
-  t.equal(text.lines[0], `${file}.9:4: changed: this record is not as it was sealed`);
-  t.match(text.lines[1], /^As it was written up to there: 5 records under 5 seals/);
+  t.equal(
+    text.lines[0],
+    `Broken at ${file}.9:4: this record was changed, or one is missing or was put in here`,
+  );
+  t.match(text.lines[1], /^Valid up to there: 5 records under 5 seals/);
   const json = await command(t, ['verify-audit', '--json'], { stateDir, env });
   t.equal(json.code, 1);
-  t.match(JSON.parse(json.lines.join('')).finding, { file: `${file}.9`, line: 4, damage: 'changed' });
+  t.match(JSON.parse(json.lines.join('')).finding, { file: `${file}.9`, line: 4 });
 });
 
 t.test('the head beside the log, or one that was kept elsewhere, has to be in it', async (t) => {
@@ -72,7 +72,7 @@ t.test('the head beside the log, or one that was kept elsewhere, has to be in it
   t.equal(beside.code, 1);
   t.match(
     beside.lines[0],
-    /audit\.ndjson:6: cut: the seal that was kept \(\w{12}…\) is missing: the end was cut off/,
+    /audit\.ndjson:6: the seal that was kept \(\w{12}…\) is missing: the end was cut off/,
   );
   t.match(await command(t, ['verify-audit', '--head', kept, file]), { code: 0 });
   rmSync(`${file}.head`);
@@ -118,11 +118,11 @@ t.test('an empty file is a log of nothing', async (t) => {
   writeFileSync(join(stateDir, 'audit.ndjson'), '');
   const empty = await command(t, ['verify-audit'], { stateDir });
   t.equal(empty.code, 0);
-  t.match(empty.lines[0], 'As it was written: 0 records under 0 seals of 0 chains in 1 files, nothing');
+  t.match(empty.lines[0], 'Valid: 0 records under 0 seals of 0 chains in 1 files, nothing');
 });
 
 t.test('--help tells the exit codes', async (t) => {
   const help = await command(t, ['verify-audit', '--help']);
   t.equal(help.code, 0);
-  t.ok(help.lines.includes('exit: 0 as it was written, 1 it is not, 2 it could not be read'));
+  t.ok(help.lines.includes('exit: 0 valid, 1 broken, 2 it could not be read'));
 });

@@ -4,7 +4,8 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import t from 'tap';
-import { NOTHING, sealBatch } from '../../src/audit/seal.ts';
+import { Batch } from '../../src/audit/batch.ts';
+import { NOTHING } from '../../src/audit/seal.ts';
 import { MAIN, NODE_ARGS, tempDir } from '../support/service-process.ts';
 
 const TELL_MEMORY =
@@ -12,19 +13,22 @@ const TELL_MEMORY =
 const MEGABYTE = 1024 * 1024;
 
 /** A log of about so many bytes, in writes of 500 records. */
-function generate(file: string, bytes: number): void {
+function generate(file: string, most: number): void {
   const fd = openSync(file, 'w');
   const time = '2026-01-01T00:00:00.000Z';
+  const batch = new Batch();
   let previous = NOTHING;
-  for (let seq = 1, written = 0; written < bytes; seq += 1) {
+  for (let seq = 1, written = 0; written < most; seq += 1) {
     const records = Array.from(
       { length: 500 },
       (_, index) => `{"type":"request","time":"${time}","id":"${seq}-${index}","path":"/${'x'.repeat(150)}"}`,
     );
     if (seq === 1) records[0] = `{"type":"open","time":"${time}","reason":"start"}`;
-    const batch = sealBatch(records, { chain: 'c-1', seq, previous, final: false, time }, undefined);
-    previous = batch.hash;
-    written += writeSync(fd, batch.bytes);
+    for (const record of records) batch.add(record);
+    const { bytes, hash } = batch.seal({ chain: 'c-1', seq, previous, final: false, time }, undefined);
+    previous = hash;
+    written += writeSync(fd, bytes);
+    batch.clear();
   }
   closeSync(fd);
 }

@@ -149,7 +149,7 @@ t.test('bytes from clients neither end a line nor begin one', async (t) => {
 
   const all = await records(made, 'request');
   const seen = all.map(({ path }) => path);
-  const want = paths.map((path) => (path.length > 2_000 ? `${path.slice(0, 2_000)}…` : path.split('?')[0]));
+  const want = paths.map((path) => (path.length > 200 ? `${path.slice(0, 200)}…` : path.split('?')[0]));
   t.strictSame(seen, [...want, '/"'], 'each path as it came, a long one cut');
   t.equal(all.at(-1)?.method, 'M-SEARCH');
   const bytes = readFileSync(join(made.stateDir, 'audit.ndjson'));

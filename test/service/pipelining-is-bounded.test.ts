@@ -4,8 +4,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t, { type Test } from 'tap';
 import { type App, type Config, sendJson } from '../../src/index.ts';
-import { Crew } from '../support/crew.ts';
 import { Doors, type Embedded, running } from '../support/embedded-service.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 const MOST = 64;
 const FLOOD = 60_000;
@@ -228,15 +228,15 @@ t.test('past MAX_IN_FLIGHT the refused count as well', async (t) => {
 });
 
 t.test('with workers, none is lost to one connection', async (t) => {
-  const crew = await Crew.running(t, { workers: 1, env: { HEARTBEAT_TIMEOUT: '2' } });
-  const [pid] = await crew.pids(1);
-  const socket = connect(crew.port, '127.0.0.1');
+  const pool = await WorkersService.running(t, { workers: 1, env: { HEARTBEAT_TIMEOUT: '2' } });
+  const [pid] = await pool.pids(1);
+  const socket = connect(pool.port, '127.0.0.1');
   socket.on('error', () => undefined);
   t.teardown(() => socket.destroy());
   socket.write('GET /hang HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(150_000));
-  await crew.service.line('hanging');
-  for (let turn = 0; turn < 50; turn += 1) t.equal((await crew.get('/')).status, 200);
+  await pool.service.line('hanging');
+  for (let turn = 0; turn < 50; turn += 1) t.equal((await pool.get('/')).status, 200);
   socket.destroy();
-  t.strictSame(await crew.pids(1), [pid]);
-  t.notMatch(crew.service.output, /Worker \d+ .*(killed|ended|replaced)/);
+  t.strictSame(await pool.pids(1), [pid]);
+  t.notMatch(pool.service.output, /Worker \d+ .*(killed|ended|replaced)/);
 });

@@ -26,7 +26,7 @@ t.test(
       const next = openLog(file);
       t.match(next.recovery, { unclean: true, tornBytes: cut - begin, missing: undefined });
       const aside = join(each, setAside(each)[0] ?? '');
-      t.equal(next.recovery.aside, aside);
+      t.equal(next.recovery.quarantine, aside);
       t.ok(readFileSync(aside).equals(bytes.subarray(begin, cut)), `cut at ${cut}`);
       t.match(readRecords(file, 'unclean_end'), [{ torn_bytes: cut - begin, aside, missing: null }]);
       await next.close();
@@ -40,7 +40,7 @@ t.test('a run that was killed between two writes leaves nothing torn, but it is 
   const file = join(dir, 'audit.ndjson');
   await writeRun(file, [2], { close: false });
   const next = openLog(file);
-  t.match(next.recovery, { unclean: true, tornBytes: 0, aside: undefined });
+  t.match(next.recovery, { unclean: true, tornBytes: 0, quarantine: undefined });
   t.match(readRecords(file, 'unclean_end'), [{ torn_bytes: 0, aside: null, missing: null }]);
   await next.close();
   t.strictSame(setAside(dir), []);

@@ -41,6 +41,8 @@ const DEFAULTS: Record<SettingName, unknown> = {
   auditLog: undefined,
   auditMode: 'batched',
   auditKeyFile: undefined,
+  auditMaxBytes: 268_435_456,
+  auditKeep: 16,
   pidFile: undefined,
 };
 
@@ -120,6 +122,12 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     good: { batched: 'batched', strict: 'strict' },
     bad: ['sync', 'STRICT'],
   },
+  AUDIT_MAX_BYTES: {
+    rule: 'a whole number from 0 to 1099511627776',
+    good: { 0: 0, 1048576: 1_048_576 },
+    bad: ['-1', '1MB', '1099511627777'],
+  },
+  AUDIT_KEEP: { rule: 'a whole number from 1 to 10000', good: { 90: 90 }, bad: ['0', '-1', '10001', 'all'] },
   LOG_FORMAT: {
     rule: 'one of json, text, journal',
     good: { json: 'json', text: 'text', journal: 'journal' },
@@ -261,7 +269,7 @@ t.test('a reload can change the live settings alone', async (t) => {
     [
       ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
       ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
-      ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'PID_FILE'],
+      ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'AUDIT_MAX_BYTES', 'AUDIT_KEEP', 'PID_FILE'],
     ],
   );
 });
