@@ -8,15 +8,15 @@ const SILENCE_MS = 5_000;
  * @throws Error when nobody answers there, when the connection is lost or silent, and when `stop` is aborted
  */
 export async function follow(
-  door: string,
+  url: string,
   stop: AbortSignal,
   hear: (view: StatusEvent) => void,
 ): Promise<void> {
   const silence = new AbortController();
   const watchdog = setTimeout(() => silence.abort(new Error('nothing was heard any more')), SILENCE_MS);
   try {
-    const response = await fetch(`${door}/events`, { signal: AbortSignal.any([stop, silence.signal]) });
-    if (!response.ok || response.body === null) throw new Error(`${door}/events answered ${response.status}`);
+    const response = await fetch(`${url}/events`, { signal: AbortSignal.any([stop, silence.signal]) });
+    if (!response.ok || response.body === null) throw new Error(`${url}/events answered ${response.status}`);
     const decoder = new TextDecoder();
     let text = '';
     for await (const chunk of response.body) {

@@ -45,12 +45,12 @@ export function opsServer({ stateDir, opsHost, opsPort }: Config): string | unde
 }
 
 /** @throws Error when nobody answers there in time, or with something else than a status */
-export async function fetchStatus(door: string): Promise<Status> {
-  const response = await fetch(`${door}/status`, { signal: AbortSignal.timeout(ANSWER_MS) });
-  if (!response.ok) throw new Error(`${door}/status answered ${response.status}`);
+export async function fetchStatus(url: string): Promise<Status> {
+  const response = await fetch(`${url}/status`, { signal: AbortSignal.timeout(ANSWER_MS) });
+  if (!response.ok) throw new Error(`${url}/status answered ${response.status}`);
   const status: unknown = await response.json();
   if (typeof status !== 'object' || status === null || !('state' in status)) {
-    throw new Error(`${door}/status is not the ops server of this service`);
+    throw new Error(`${url}/status is not the ops server of this service`);
   }
   return status as Status;
 }

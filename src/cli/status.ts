@@ -48,20 +48,20 @@ export async function run(args: readonly string[]): Promise<number> {
   } catch (error) {
     return complain(error);
   }
-  const door = opsServer(config);
-  if (door === undefined) return complain('OPS_PORT: want it on to ask for the status, got off');
+  const url = opsServer(config);
+  if (url === undefined) return complain('OPS_PORT: want it on to ask for the status, got off');
   if (isWatching) return watch(config, json ?? false);
   try {
-    const status = await fetchStatus(door);
+    const status = await fetchStatus(url);
     process.stdout.write(json ? `${JSON.stringify(status)}\n` : render(status));
     return ExitCode.Ok;
   } catch (error) {
-    process.stderr.write(`No answer from the ops server at ${door}: ${messageOf(error)}\n`);
+    process.stderr.write(`No answer from the ops server at ${url}: ${messageOf(error)}\n`);
     return 1;
   }
 }
 
-/** Until somebody ends it. A service that goes is waited for, wherever its door is when it comes back. */
+/** Until somebody ends it. A service that goes is waited for, at whatever address it comes back. */
 async function watch(config: Config, json: boolean): Promise<number> {
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
@@ -72,15 +72,15 @@ async function watch(config: Config, json: boolean): Promise<number> {
   };
   let gone: Date | undefined;
   while (!stop.signal.aborted) {
-    const door = opsServer(config) ?? '';
-    await follow(door, stop.signal, (view) => {
+    const url = opsServer(config) ?? '';
+    await follow(url, stop.signal, (view) => {
       gone = undefined;
       tell(view);
     }).catch(() => undefined);
     if (stop.signal.aborted) break;
     gone ??= new Date();
     if (!json)
-      progress.show(`No answer from the ops server at ${door} since ${gone.toLocaleTimeString('en-GB')}`);
+      progress.show(`No answer from the ops server at ${url} since ${gone.toLocaleTimeString('en-GB')}`);
     await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
   }
   progress.end('kept');

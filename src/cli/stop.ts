@@ -52,8 +52,8 @@ export async function run(args: readonly string[]): Promise<number> {
     return 1;
   }
   const { pid } = found;
-  // Looked up first: the note of where the door is goes when the service does.
-  const door = opsServer(config);
+  // Looked up first: the note of the ops server's address goes when the service does.
+  const url = opsServer(config);
   say(`Stopping process ${pid}`);
   try {
     process.kill(pid, 'SIGTERM');
@@ -73,8 +73,8 @@ export async function run(args: readonly string[]): Promise<number> {
       return 1;
     }
     await delay(LOOK_MS);
-    if (door !== undefined)
-      await fetchStatus(door).then(
+    if (url !== undefined)
+      await fetchStatus(url).then(
         (status) => progress.show(drainLine(drainOf(status))),
         () => undefined,
       );

@@ -163,7 +163,7 @@ export const SETTINGS = {
     '0',
     'a whole number from 0 to 256',
     wholeNumber(0, 256),
-    'Processes that serve under a supervisor; 0: one process, without one.',
+    'Worker processes that serve; 0: none, the service is one process.',
   ),
   startTimeoutMs: duration(
     'START_TIMEOUT',
@@ -379,7 +379,7 @@ function parse(
   return Object.fromEntries(parsed) as Config;
 }
 
-/** What the supervisor's own process holds: new workers cannot change it. */
+/** What the controller's own process holds: new workers cannot change it. */
 const HELD: ReadonlySet<string> = new Set([
   ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'STATE_DIR', 'PID_FILE'],
   ...['LOG_FORMAT', 'AUDIT_LOG', 'AUDIT_KEY_FILE', 'AUDIT_MAX_BYTES', 'AUDIT_KEEP'],
@@ -387,7 +387,7 @@ const HELD: ReadonlySet<string> = new Set([
 
 /**
  * The environment names of settings that differ and that a reload cannot change.
- * @param by one process changes what it can while it runs; with workers all that is not the supervisor's own
+ * @param by one process changes what it can while it runs; with workers all that is not the controller's own
  */
 export function frozenDifferences(
   current: Config,

@@ -5,11 +5,11 @@ import { sendError } from '../server/response.ts';
 import type { Handler } from '../server/router.ts';
 import { escapeControl } from './escape-control.ts';
 
-/** Lets a handler answer those alone who call the door by a name of its own. */
+/** Lets a handler answer only those who ask by a name of the ops server. */
 export type HostCheck = (handler: Handler) => Handler;
 
 /**
- * Against DNS rebinding: the page of an attacker can give its own name the address of this door and then read what
+ * Against DNS rebinding: the page of an attacker can give its own name the address of this server and then read what
  * the browser takes for its own. The browser says by which name it came, and that one is not on this list. An address
  * cannot be bound to another one, so every address is. Who sends no Host at all is no browser.
  */

@@ -17,9 +17,9 @@ const REQUEST_TIMEOUT_MS = 10_000;
 
 export interface OpsServer {
   readonly server: Server;
-  /** What the door tells is not as it was: who watches is told at once. */
+  /** What the status tells has changed: all who watch are told at once. */
   readonly changed: () => void;
-  /** Closes it, at once but for a last word to who watches: how the stop went, if there was one. */
+  /** Closes it at once, but for a last event to all who watch: how the stop went, if there was one. */
   readonly close: (report: ShutdownReport | undefined) => Promise<void>;
 }
 

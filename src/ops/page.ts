@@ -4,7 +4,7 @@ import type { Handler } from '../server/router.ts';
 
 /**
  * Puts the operator's page together, from the files in `page/`: one document that loads nothing. What it may do is
- * said in its policy: run this script and have this style, known by their hashes, talk to this door, and no more. It
+ * said in its policy: run this script and have this style, known by their hashes, talk to this server, and no more. It
  * makes no markup from text (trusted-types 'none' would throw), sets no cookie, and cannot be framed.
  */
 export function assemblePage(): Handler {

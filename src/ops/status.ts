@@ -74,7 +74,7 @@ export interface Status {
   readonly last_reload: ReloadOutcome | null;
   /** Set while a reload is under way. */
   readonly reload: { readonly started: string } | null;
-  /** Null when there is no supervisor. */
+  /** Null without workers. */
   readonly workers: readonly WorkerStatus[] | null;
   /** How late the event loop was in the last second or so; of several workers the latest. Null before it is known. */
   readonly event_loop: LoopDelayFigures | null;
@@ -90,7 +90,7 @@ export interface Status {
   } | null;
 }
 
-/** A worker, as its supervisor sees it. */
+/** A worker, as the controller sees it. */
 export interface WorkerStatus {
   readonly pid: number;
   readonly generation: number;

@@ -15,19 +15,19 @@ export interface BalancerWorkers {
 
 /** Gives connections to the workers in turn, and keeps them for a while when there is nobody to take them. */
 export class Balancer {
-  readonly #takers: BalancerWorkers;
+  readonly #workers: BalancerWorkers;
   #waiting: Socket[] = [];
   #turn = 0;
 
-  constructor(takers: BalancerWorkers) {
-    this.#takers = takers;
+  constructor(workers: BalancerWorkers) {
+    this.#workers = workers;
   }
 
   /** Gives a connection to the next worker, one whose loop turns if there is one. */
   give(socket: Socket): void {
     const worker = this.#next();
     if (worker !== undefined) worker.hand(socket);
-    else if (this.#waiting.length < MOST_WAITING && !this.#takers.stopping) this.#waiting.push(socket);
+    else if (this.#waiting.length < MOST_WAITING && !this.#workers.stopping) this.#waiting.push(socket);
     else socket.destroy();
   }
 
@@ -40,7 +40,7 @@ export class Balancer {
   }
 
   #next(): WorkerHandle | undefined {
-    const { serving, all, stopping } = this.#takers;
+    const { serving, all, stopping } = this.#workers;
     const ready = serving.filter(({ isReady }) => isReady);
     const fresh = ready.filter(({ heardMs }) => performance.now() - heardMs < 2 * BEAT_MS);
     const candidates = fresh.length > 0 ? fresh : ready;

@@ -121,10 +121,10 @@ function showSubline() {
     );
     return;
   }
-  const crew = workers === null ? '' : `, generation ${generation}, ${many(workers.length, 'worker')}`;
+  const pool = workers === null ? '' : `, generation ${generation}, ${many(workers.length, 'worker')}`;
   text(
     'subline',
-    `${who}${crew}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`,
+    `${who}${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`,
   );
 }
 
@@ -182,9 +182,9 @@ function showRequests() {
 
 function showWorkers() {
   const { workers, generation, reload } = view.status;
-  byId('crew').hidden = workers === null;
+  byId('pool').hidden = workers === null;
   if (workers === null) return;
-  text('crew-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
+  text('pool-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
   fill(
     'workers',
     workers.map((worker) => [
@@ -393,7 +393,7 @@ byId('form').addEventListener('submit', async (event) => {
 
 /**
  * Asks for the emergency shutdown. Another site cannot do this in an operator's name: there is no cookie, it has no
- * token, and without leave from this door (which it gives to nobody) a browser does not let it send this header.
+ * token, and without leave from this server (which it gives to nobody) a browser does not let it send this header.
  */
 async function emergency(token, reason) {
   try {
