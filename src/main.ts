@@ -12,6 +12,7 @@ const POOL_MS = 250;
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
   stop: () => import('./cli/stop.ts'),
   reload: () => import('./cli/reload.ts'),
+  reopen: () => import('./cli/reopen.ts'),
   status: () => import('./cli/status.ts'),
   unlatch: () => import('./cli/unlatch.ts'),
   'verify-audit': () => import('./cli/verify-audit.ts'),

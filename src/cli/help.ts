@@ -7,6 +7,7 @@ const USAGE = `master-agent: an HTTP service that locks like a safe
 usage: master-agent [serve] [APP]   serve the application in the module APP, in the foreground
        master-agent stop            stop it and show the drain; ends with the exit code of the service
        master-agent reload          new settings, with WORKERS new code too; 1 when it was refused
+       master-agent reopen          continue the audit log in a new file (after a rename by logrotate)
        master-agent status          what the ops server tells; --watch goes on, --json is for programs
        master-agent verify-audit    walk the seals of the audit log
        master-agent unlatch         let the service start again after an emergency shutdown
@@ -14,6 +15,7 @@ usage: master-agent [serve] [APP]   serve the application in the module APP, in 
 
 signals  SIGTERM, SIGINT  stop: lock, finish what is in flight, leave (a second SIGINT forces the exit)
          SIGHUP           reload: the settings marked * below; with WORKERS all but addresses, and the code
+         SIGUSR2          reopen the audit log, and nothing else
 
 exit     0 stopped, everything in flight completed   1 forced: requests were cut   70 internal error or crash
          74 the audit log could not be written   75 latched by an emergency shutdown   78 bad configuration

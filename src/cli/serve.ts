@@ -66,6 +66,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       force: (signal) => void controller.force(signal),
       crash: (origin, error) => void controller.crash(origin, error),
       reload: () => controller.reload(),
+      reopen: () => controller.reopen(),
       exit: (code) => {
         controller.lose(code);
         if (pidFile !== undefined) removePidFileNow(pidFile);

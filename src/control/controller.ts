@@ -394,12 +394,17 @@ export class Controller {
   /** Takes new settings, and with workers new code. A mistake in them changes nothing. Files are reopened in any case. */
   reload(): void {
     this.#log.info('Received signal 1. Reloading...');
-    this.reopen();
+    this.#reopenFiles();
     this.#reloads.ask();
   }
 
-  /** Continues in new files where the old ones were renamed. */
+  /** Continues in new files where the old ones were renamed, and changes nothing else. */
   reopen(): void {
+    this.#log.info('Reopening the audit log...');
+    this.#reopenFiles();
+  }
+
+  #reopenFiles(): void {
     this.#audit?.reopen();
     this.#backend.reopen();
   }

@@ -139,6 +139,9 @@ function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnap
 
   const { shutdown, last_shutdown: last, audit } = status;
   if (audit !== null) {
+    gauge('audit_bytes', 'Size of the audit log file that is written.', audit.bytes);
+    if (audit.disk_free_bytes !== null)
+      gauge('audit_disk_free_bytes', 'What is left of the disk of the audit log.', audit.disk_free_bytes);
     gauge(
       'audit_failed',
       'Whether the audit log could not be written: 1 or 0.',

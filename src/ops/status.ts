@@ -83,6 +83,10 @@ export interface Status {
     readonly mode: AuditMode;
     readonly head: Head;
     readonly last_sync_age_ms: number | null;
+    /** Size of the file that is written. */
+    readonly bytes: number;
+    /** What is left of its disk; null when the disk does not tell. */
+    readonly disk_free_bytes: number | null;
     /** What the run before had left behind when it did not close the log; null when it did. */
     readonly unclean_end: UncleanAudit | null;
     /** Why nothing is written any more. */
@@ -169,12 +173,14 @@ export function shutdownStatus({ order, state }: Lifecycle, stop: StopFacts): St
 /** What it tells of the audit log. */
 export function auditStatus(log: AuditLog | undefined): Status['audit'] {
   if (log === undefined) return null;
-  const { mode, head, lastSyncMs, failure, recovery } = log;
+  const { mode, head, lastSyncMs, failure, recovery, bytes, disk } = log;
   const age = lastSyncMs === undefined ? null : Math.round(performance.now() - lastSyncMs);
   return {
     mode,
     head,
     last_sync_age_ms: age,
+    bytes,
+    disk_free_bytes: disk?.freeBytes ?? null,
     unclean_end: uncleanEnd(recovery) ?? null,
     failure: failure?.message ?? null,
   };

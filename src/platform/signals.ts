@@ -6,6 +6,8 @@ export interface SignalActions {
   /** A second Ctrl-C: cut what is in flight and go. */
   force(signal: NodeJS.Signals): void;
   reload(): void;
+  /** Continue in new files where the old ones were renamed, and change nothing else. */
+  reopen(): void;
   crash(origin: 'uncaughtException' | 'unhandledRejection', error: unknown): void;
   /** The process ends before the service does, by the application's order. Nothing can be waited for. */
   exit(code: number): void;
@@ -39,6 +41,7 @@ export class SignalTrap {
       this.#decide((actions) => (again ? actions.force('SIGINT') : actions.stop('SIGINT')));
     });
     this.#keep('SIGHUP', () => this.#decide((actions) => actions.reload()));
+    this.#keep('SIGUSR2', () => this.#decide((actions) => actions.reopen()));
     this.#keep('uncaughtException', (error: Error, origin: NodeJS.UncaughtExceptionOrigin) =>
       this.#decide((actions) => actions.crash(origin, error)),
     );

@@ -109,6 +109,7 @@ class Worker {
       stop: () => undefined,
       force: () => undefined,
       reload: () => undefined,
+      reopen: () => undefined,
       crash: (origin, error) => this.#crash(origin, error),
       exit: (code) => this.#lose(code),
     });
