@@ -250,11 +250,13 @@ export class AuditLog {
     this.#joined = [];
     const mustSync = final || joined.length > 0 || this.#options.mode === 'strict';
     try {
-      if (this.#lookAsked || final) await this.#readOthers();
+      // A note stands for all that was there before our last seal, so it always follows a look.
+      const others = this.#owner?.others;
+      const looks = this.#lookAsked || final || others?.isDue === true;
+      if (looks) await this.#readOthers();
       if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
       else if (this.#isTooLarge()) await this.#rotate();
-      const others = this.#owner?.others;
-      const writers = final || others?.isDue ? others?.news() : undefined;
+      const writers = looks && (final || others?.isDue) ? others?.news() : undefined;
       if (this.#waiting.records > 0 || final || writers !== undefined) {
         const batch = this.#waiting;
         this.#waiting = this.#spare;

@@ -203,6 +203,7 @@ class Walk {
     }
     if (opening === 'start') {
       this.#settle(chain);
+      this.#missNotes();
       this.#owner = undefined;
     }
     if (writers === undefined) return undefined;
@@ -273,7 +274,16 @@ class Walk {
     };
   }
 
+  /** Says once that several have written without an owner who noted them, as in logs of older versions. */
+  #missNotes(): void {
+    if (this.#owner !== undefined || !this.#isShared) return;
+    this.#isShared = false;
+    const what = 'no chain here notes the other writers: one of them, or the end of one, may be missing';
+    if (!this.#unseen.includes(what)) this.#unseen.push(what);
+  }
+
   #whatIsUnseen(): string[] {
+    this.#missNotes();
     const unseen = [...this.#unseen];
     if (this.#continues) unseen.push('the log begins before the first file given');
     const owner = this.#owner === undefined ? undefined : this.#chains.get(this.#owner);
@@ -282,18 +292,7 @@ class Walk {
         'the last chain is not closed: its writer still runs, or was killed, or the end was cut off',
       );
     }
-    if (owner === undefined && this.#isShared) {
-      unseen.push('no chain here notes the other writers: one of them, or the end of one, may be missing');
-    }
-    for (const [name, { seq, final, isNoted, isSettled }] of owner === undefined ||
-    this.#finding !== undefined
-      ? []
-      : this.#chains) {
-      if (!isNoted) unseen.push(unnoted(name));
-      if (!final && !isSettled && name !== this.#owner) {
-        unseen.push(`chain ${name} is not closed: what it has written behind its seal ${seq}, if anything`);
-      }
-    }
+    if (owner !== undefined && this.#finding === undefined) unseen.push(...this.#unsettled());
     if (this.#options.key === undefined) {
       unseen.push('without a key whoever can write the file can also rewrite it whole, seals included');
     }
@@ -301,6 +300,15 @@ class Walk {
       unseen.push('without a head that was kept elsewhere, an end cut off at a seal cannot be seen');
     }
     return unseen;
+  }
+
+  /** What other writers did behind the last note of the owner. */
+  #unsettled(): string[] {
+    return [...this.#chains].flatMap(([name, { seq, final, isNoted, isSettled }]) => {
+      if (isSettled || name === this.#owner) return [];
+      const open = `chain ${name} is not closed: what it has written behind its seal ${seq}, if anything`;
+      return [...(isNoted ? [] : [unnoted(name)]), ...(final ? [] : [open])];
+    });
   }
 }
 
