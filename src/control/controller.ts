@@ -20,6 +20,7 @@ import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { version } from '../version.ts';
 import type { Backend, BackendStatus, Host, Settings } from './backend.ts';
 import { type ControlFacts, metricsOf, statusOf } from './facts.ts';
+import { RefusedAttempts } from './refused-attempts.ts';
 import { Reloads } from './reloads.ts';
 import { logCut, type StopPlan, stop } from './stop.ts';
 import { checkStopBudget, FLUSH_MS } from './stop-budget.ts';
@@ -57,6 +58,7 @@ export class Controller {
   readonly #backend: Backend;
   readonly #credential = new Credential();
   readonly #reloads: Reloads;
+  readonly #refusedAttempts: RefusedAttempts;
   readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
   readonly #over = deferred<ShutdownReport>();
   /** Requests that the stop under way has cut. */
@@ -79,6 +81,7 @@ export class Controller {
     this.#log = log;
     this.#notifier = notifier;
     this.#configure = configure;
+    this.#refusedAttempts = new RefusedAttempts(log);
     this.lifecycle = new Lifecycle((state) => {
       this.#audit?.record('state', { state });
       this.#ops?.changed();
@@ -313,9 +316,8 @@ export class Controller {
   async #administrate(request: AdminRequest): Promise<AdminAnswer> {
     const { address, reason } = request;
     const attempt = this.#credential.check(request);
-    const line = `Administrator's route used from ${address}: ${attempt}`;
-    if (attempt === 'accepted') this.#log.info(line);
-    else this.#log.warn(line);
+    if (attempt === 'accepted') this.#log.info(`Administrator's route used from ${address}: ${attempt}`);
+    else this.#refusedAttempts.note(attempt, address);
     this.#audit?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
     if (attempt !== 'accepted') return { attempt, retryAfter: this.#credential.retryAfter(request) };
     return { attempt, latched: await this.emergencyShutdown(reason, address) };
