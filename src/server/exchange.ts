@@ -44,6 +44,8 @@ const MOST_PATH_CHARACTERS = 2_000;
 const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
 
+const NONE: readonly string[] = [];
+
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
   readonly request: IncomingMessage;
@@ -62,7 +64,7 @@ export class Exchange implements Context {
   readonly #forget: (() => void) | undefined;
   #state: State = 'open';
   #route: Route | Route<UpgradeHandler> | undefined;
-  #values: readonly string[] = [];
+  #values: readonly string[] = NONE;
   #id: string | undefined;
   #log: Logger | undefined;
   #gone: AbortController | undefined;
