@@ -221,12 +221,12 @@ t.test('a request that ended without an answer is counted so', async (t) => {
   t.equal((await scrape(service)).value(REQUESTS, { route: '/hold', status_class: 'none' }), 1);
 });
 
-t.test('a route’s pattern with quotes is escaped', async (t) => {
+t.test('a route’s pattern with quotes and backslashes is escaped', async (t) => {
   const service = await running(t, {
-    app: { routes: (router) => router.get('/a"b', (_request, response) => response.end()) },
+    app: { routes: (router) => router.get('/a"b\\c', (_request, response) => response.end()) },
   });
   const client = await RawClient.open(service.port);
-  t.equal((await client.get('/a"b').response()).status, 200);
-  t.equal((await scrape(service)).value(REQUESTS, { route: '/a\\"b' }), 1);
+  t.equal((await client.get('/a"b%5Cc').response()).status, 200);
+  t.equal((await scrape(service)).value(REQUESTS, { route: '/a\\"b\\\\c' }), 1);
   client.destroy();
 });
