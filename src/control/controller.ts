@@ -107,7 +107,7 @@ export class Controller {
       ended: ({ outcome, reason, generation }) => {
         this.#audit?.record('reload', { outcome, reason, generation });
         this.#ops?.changed();
-        void this.#notifyRunning();
+        this.#notifyRunning();
       },
     });
   }
@@ -185,7 +185,7 @@ export class Controller {
       this.lifecycle.to('running');
       this.#log.info(`Service state: RUNNING - Accepting requests on ${this.#backend.where}`);
       this.#feedWatchdog();
-      await this.#notifyRunning();
+      this.#notifyRunning();
     } catch (error) {
       if (overtaken()) {
         const stopped = error instanceof StartError && error.exitCode === ExitCode.Ok;
@@ -432,15 +432,14 @@ export class Controller {
     return done;
   }
 
-  async #notifyRunning(): Promise<void> {
+  /** The status goes first: whoever waits for `ready` reads it. */
+  #notifyRunning(): void {
     if (!this.#notifier.listening || !this.#runs) return;
+    const { workers } = this.#config;
+    this.#notifier.status(
+      workers === 0 ? 'Serving' : `Serving: generation ${this.#backend.generation}, ${workers} workers`,
+    );
     this.#notifier.ready();
-    const { generation, workers } = await this.#backend.status();
-    // A stop has its own words for the service manager.
-    if (this.#runs)
-      this.#notifier.status(
-        workers === null ? 'Serving' : `Serving: generation ${generation}, ${workers.length} workers`,
-      );
   }
 
   /** While all that serves turns. A drain is not a hang: it has a deadline of its own. */
