@@ -119,3 +119,15 @@ t.test('after an emergency shutdown it stays down, also in a new container on th
   t.equal(again.code, 75);
   t.match(again.stdout + again.stderr, 'Latched by an emergency shutdown');
 });
+
+t.test('a volume serves one container at a time, and is free when that is killed', async (t) => {
+  const kept = ['--volume', 'shared:/var/lib/master-agent'];
+  await run('first', ...kept);
+  const ports = ['--env', `PORT=${await freePort()}`, '--env', `OPS_PORT=${await freePort()}`];
+  const second = await docker.run('run', '--rm', ...restrictions, ...kept, ...ports, IMAGE);
+  t.equal(second.code, 78);
+  t.match(second.stdout + second.stderr, 'want no other service in');
+  await docker.ok('kill', 'first');
+  await run('third', ...kept);
+  await docker.line('third', 'The run before this one');
+});
