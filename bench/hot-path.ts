@@ -1,14 +1,14 @@
 /**
  * What the way of a request costs beyond node:http, in process and without sockets: nanoseconds and bytes a request.
  *
- * The whole way is what `door.ts` does between node:http's `request` event and the response's `close`. The parts are
+ * The whole way is what `server.ts` does between node:http's `request` event and the response's `close`. The parts are
  * measured by themselves, in loops of their own, so they do not add up exactly. The request and the response are made
  * once, by node:http itself; on them, listeners are added and called as in life. A handler that does nothing answers.
  * The best batch is the one that nothing else on the machine has disturbed.
  */
-import { EventEmitter } from 'node:events';
-import { IncomingMessage, ServerResponse } from 'node:http';
-import { Socket } from 'node:net';
+import { once } from 'node:events';
+import { IncomingMessage, type ServerResponse } from 'node:http';
+import { type AddressInfo, Socket } from 'node:net';
 import { availableParallelism, loadavg } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
@@ -36,6 +36,7 @@ const { Connections } = await load<typeof import('../src/server/connections.ts')
 const { createHttpServer } = await load<typeof import('../src/server/server.ts')>('server/server.js');
 const { Exchange } = await load<typeof import('../src/server/exchange.ts')>('server/exchange.js');
 const { Gate } = await load<typeof import('../src/server/gate.ts')>('server/gate.js');
+const { hasValidHost } = await load<typeof import('../src/server/host.ts')>('server/host.js');
 const { InFlight } = await load<typeof import('../src/server/in-flight.ts')>('server/in-flight.js');
 const { RequestAudit } =
   await load<typeof import('../src/server/request-audit.ts')>('server/request-audit.js');
@@ -72,7 +73,7 @@ const targets = { fixed: [] as string[], parameter: [] as string[] };
 const socket = new Socket();
 server.emit('connection', socket);
 const request = requestOn(socket);
-const response = answeredResponse(request);
+const response = await answeredResponse(request);
 const route = router.match('GET', '/orders');
 if (route.kind !== 'route') throw new Error('want a route');
 const tally = new Tally();
@@ -99,6 +100,9 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
   'router: one parameter': (times) => {
     for (let n = 0; n < times; n += 1) router.match('GET', targets.parameter[n] as string);
   },
+  'host: valid, and alone': (times) => {
+    for (let n = 0; n < times; n += 1) kept.value = hasValidHost(request);
+  },
   'exchange: made': (times) => {
     for (let n = 0; n < times; n += 1) kept.value = new Exchange(request, response, '127.0.0.1', parts);
   },
@@ -106,6 +110,7 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
     for (let n = 0; n < times; n += 1) {
       const exchange = new Exchange(request, response, '127.0.0.1', parts);
       exchange.run(route.route, route.values, response);
+      inFlight.add();
       exchange.end();
     }
   },
@@ -144,8 +149,6 @@ function whole(target: string | undefined): void {
   request.url = target as string;
   server.emit('request', request, response);
   response.emit('close');
-  // Life makes a new response for each request; ours has to forget.
-  response.removeAllListeners('close');
 }
 
 function nanosPer(subject: (times: number) => void): number {
@@ -179,13 +182,19 @@ function requestOn(socket: Socket): IncomingMessage {
   return request;
 }
 
-/** One whose answer has been sent. */
-function answeredResponse(request: IncomingMessage): ServerResponse {
-  const response = new ServerResponse(request);
+/** One whose answer has been sent. Its class is the server's own, taken from a request that really came. */
+async function answeredResponse(request: IncomingMessage): Promise<ServerResponse> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const answered = fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+  const [, real] = await once(server, 'request');
+  await (await answered).arrayBuffer();
+  server.closeAllConnections();
+  server.close();
+  const response: ServerResponse = new real.constructor(request);
   for (const [name, value] of Object.entries({ headersSent: true, writableFinished: true })) {
     Object.defineProperty(response, name, { value });
   }
-  EventEmitter.prototype.removeAllListeners.call(response);
   return response;
 }
 

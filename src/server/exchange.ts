@@ -48,6 +48,8 @@ const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
 
+const NONE: readonly string[] = [];
+
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
   readonly request: IncomingMessage;
@@ -66,7 +68,7 @@ export class Exchange implements Context {
   readonly #forget: (() => void) | undefined;
   #state: State = 'open';
   #route: Route | Route<UpgradeHandler> | undefined;
-  #values: readonly string[] = [];
+  #values: readonly string[] = NONE;
   #id: string | undefined;
   #log: Logger | undefined;
   #gone: AbortController | undefined;

@@ -30,9 +30,9 @@ export class Route<H = Handler> {
 }
 
 /** `values` are the decoded parameters, in the order of `route.names`. */
-interface RouteMatch {
+interface RouteMatch<H = Handler> {
   readonly kind: 'route';
-  readonly route: Route;
+  readonly route: Route<H>;
   readonly values: readonly string[];
 }
 
@@ -51,16 +51,16 @@ export interface UpgradeMatch {
 const NOT_FOUND: Match = { kind: 'not found' };
 const BAD_TARGET: Match = { kind: 'bad target' };
 const ANY = '*';
+const UPGRADE = 'UPGRADE';
 /** What no target has (RFC 3986): two readers may make different things of it. A fragment never leaves the client. */
 const NO_TARGET = /[^!"$-[\]-~]/;
 
 /** Everything that answers on one pattern. */
-class Endpoint {
+class Endpoint<H> {
   /** A match without parameters is the same object each time: the hot path allocates nothing for it. */
-  readonly #matches = new Map<string, RouteMatch>();
-  upgrade: Route<UpgradeHandler> | undefined;
+  readonly #matches = new Map<string, RouteMatch<H>>();
 
-  add(route: Route): void {
+  add(route: Route<H>): void {
     const taken = this.#matches.get(route.method)?.route;
     if (taken !== undefined) {
       throw new Error(`router: ${route.method} ${route.pattern} is taken by ${taken.pattern}`);
@@ -68,7 +68,7 @@ class Endpoint {
     this.#matches.set(route.method, { kind: 'route', route, values: [] });
   }
 
-  match(method: string): RouteMatch | undefined {
+  match(method: string): RouteMatch<H> | undefined {
     return (
       this.#matches.get(method) ??
       (method === 'HEAD' ? this.#matches.get('GET') : undefined) ??
@@ -84,11 +84,11 @@ class Endpoint {
 }
 
 /** One segment of the tree. A fixed segment goes before a parameter, and a parameter before a mount. */
-class Segment {
-  readonly fixed = new Map<string, Segment>();
-  parameter: Segment | undefined;
-  endpoint: Endpoint | undefined;
-  mounted: Endpoint | undefined;
+class Segment<H> {
+  readonly fixed = new Map<string, Segment<H>>();
+  parameter: Segment<H> | undefined;
+  endpoint: Endpoint<H> | undefined;
+  mounted: Endpoint<H> | undefined;
 }
 
 /**
@@ -96,11 +96,11 @@ class Segment {
  * empty. Paths are compared as they came: no trailing slash is added or dropped, no case is folded.
  */
 export class Router {
-  readonly #root = new Segment();
+  readonly #root = new Segment<Handler>();
   /** Upgrades have a tree of their own, so that neither kind of pattern hides one of the other. */
-  readonly #upgradeRoot = new Segment();
+  readonly #upgradeRoot = new Segment<UpgradeHandler>();
   /** Every path without parameters, for the one look-up that most requests need. */
-  readonly #static = new Map<string, Endpoint>();
+  readonly #static = new Map<string, Endpoint<Handler>>();
   readonly #routes: (Route | Route<UpgradeHandler>)[] = [];
   #upgrades = 0;
   /** Counts what no route answers: 404, 405, OPTIONS and requests that are malformed. */
@@ -143,9 +143,9 @@ export class Router {
   upgrade(pattern: string, handler: UpgradeHandler): this {
     assertFunction(handler, `upgrade ${pattern}`);
     const { endpoint, names } = this.#endpoint(this.#upgradeRoot, pattern);
-    if (endpoint.upgrade !== undefined) throw new Error(`router: upgrade ${pattern} is taken`);
-    endpoint.upgrade = new Route('UPGRADE', pattern, names, handler);
-    this.#routes.push(endpoint.upgrade);
+    const route = new Route(UPGRADE, pattern, names, handler);
+    endpoint.add(route);
+    this.#routes.push(route);
     this.#upgrades += 1;
     return this;
   }
@@ -165,7 +165,7 @@ export class Router {
     });
     const segment = plant(this.#root, parts, prefix, []);
     if (segment.mounted !== undefined) throw new Error(`router: mount ${prefix} is taken`);
-    segment.mounted = new Endpoint();
+    segment.mounted = new Endpoint<Handler>();
     segment.mounted.add(route);
     this.#routes.push(route);
     return this;
@@ -193,13 +193,10 @@ export class Router {
     const parts = partsOf(path);
     if (parts === undefined) return BAD_TARGET;
     const values: string[] = [];
-    const allowed: string[] = [];
-    const found = descend(this.#root, parts, 0, values, (endpoint) => {
-      const match = endpoint.match(method);
-      if (match === undefined) allowed.push(...endpoint.methods);
-      return match;
-    });
-    if (found !== undefined) return { kind: 'route', route: found.route, values };
+    const found = descend(this.#root, parts, 0, values, method);
+    if (found !== undefined)
+      return values.length === 0 ? found : { kind: 'route', route: found.route, values };
+    const allowed = methodsAt(this.#root, parts, 0);
     if (allowed.length === 0) return NOT_FOUND;
     const allow = [...new Set([...allowed, 'OPTIONS'])].sort().join(', ');
     return { kind: method === 'OPTIONS' ? 'options' : 'not allowed', allow };
@@ -211,36 +208,36 @@ export class Router {
     const parts = partsOf(query === -1 ? url : url.slice(0, query));
     if (parts === undefined) return undefined;
     const values: string[] = [];
-    const route = descend(this.#upgradeRoot, parts, 0, values, ({ upgrade }) => upgrade);
-    return route === undefined ? undefined : { route, values };
+    const found = descend(this.#upgradeRoot, parts, 0, values, UPGRADE);
+    return found === undefined ? undefined : { route: found.route, values };
   }
 
-  #endpoint(root: Segment, pattern: string): { endpoint: Endpoint; names: string[] } {
+  #endpoint<H>(root: Segment<H>, pattern: string): { endpoint: Endpoint<H>; names: string[] } {
     const names: string[] = [];
     const segment = plant(root, split(pattern), pattern, names);
-    segment.endpoint ??= new Endpoint();
+    segment.endpoint ??= new Endpoint<H>();
     return { endpoint: segment.endpoint, names };
   }
 }
 
-function plant(root: Segment, parts: readonly string[], pattern: string, names: string[]): Segment {
+function plant<H>(root: Segment<H>, parts: readonly string[], pattern: string, names: string[]): Segment<H> {
   if (!pattern.startsWith('/') || /[?#*\s]/.test(pattern)) {
     throw new Error(`router: want a path like /orders/:id, got ${JSON.stringify(pattern)}`);
   }
   let segment = root;
   for (const part of parts) {
-    let next: Segment | undefined;
+    let next: Segment<H> | undefined;
     if (part.startsWith(':')) {
       const name = part.slice(1);
       if (name === '' || names.includes(name)) {
         throw new Error(`router: want each parameter named, and once, got ${JSON.stringify(pattern)}`);
       }
       names.push(name);
-      segment.parameter ??= new Segment();
+      segment.parameter ??= new Segment<H>();
       next = segment.parameter;
     } else {
       const text = decode(part) ?? part;
-      next = segment.fixed.get(text) ?? new Segment();
+      next = segment.fixed.get(text) ?? new Segment<H>();
       segment.fixed.set(text, next);
     }
     segment = next;
@@ -263,31 +260,40 @@ function partsOf(path: string): string[] | undefined {
 }
 
 /**
- * Depth first, until something is taken: what is fixed goes before a parameter, and a mount comes when nothing else
- * below it fits, the deepest first. What does not take the method is passed by, as if its pattern were another.
+ * Depth first, until something takes the method: what is fixed goes before a parameter, and a mount comes when nothing
+ * else below it fits, the deepest first. What does not take the method is passed by, as if its pattern were another.
+ * @param values filled with the parameters of what is found
  */
-function descend<T>(
-  segment: Segment,
+function descend<H>(
+  segment: Segment<H>,
   parts: readonly string[],
   at: number,
   values: string[],
-  take: (endpoint: Endpoint) => T | undefined,
-): T | undefined {
+  method: string,
+): RouteMatch<H> | undefined {
   const part = parts[at];
-  if (part === undefined) {
-    const taken = segment.endpoint && take(segment.endpoint);
-    return taken ?? (segment.mounted && take(segment.mounted));
-  }
+  if (part === undefined) return segment.endpoint?.match(method) ?? segment.mounted?.match(method);
   const fixed = segment.fixed.get(part);
-  const found = fixed && descend(fixed, parts, at + 1, values, take);
+  const found = fixed && descend(fixed, parts, at + 1, values, method);
   if (found !== undefined) return found;
   if (segment.parameter !== undefined && part !== '') {
     const depth = values.push(part);
-    const below = descend(segment.parameter, parts, at + 1, values, take);
+    const below = descend(segment.parameter, parts, at + 1, values, method);
     if (below !== undefined) return below;
     values.length = depth - 1;
   }
-  return segment.mounted && take(segment.mounted);
+  return segment.mounted?.match(method);
+}
+
+/** The methods of everything that fits a path. */
+function methodsAt<H>(segment: Segment<H>, parts: readonly string[], at: number): string[] {
+  const part = parts[at];
+  const methods = segment.mounted?.methods ?? [];
+  if (part === undefined) return [...methods, ...(segment.endpoint?.methods ?? [])];
+  for (const next of [segment.fixed.get(part), part === '' ? undefined : segment.parameter]) {
+    if (next !== undefined) methods.push(...methodsAt(next, parts, at + 1));
+  }
+  return methods;
 }
 
 /** Not `String.split`: for a path of a few segments that takes three times as long. */

@@ -4,13 +4,13 @@ import { mkdirSync, readdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { ConfigError } from '../../src/config/settings.ts';
 import { holderOf, lockStateDir } from '../../src/platform/state-lock.ts';
+import { ROOT } from '../support/root.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
-const LOCK = fileURLToPath(new URL('../../src/platform/state-lock.ts', import.meta.url));
+const LOCK = join(ROOT, 'dist/platform/state-lock.js');
 
 for (const WORKERS of ['0', '1']) {
   t.test(`a second start with WORKERS=${WORKERS} exits 78 and names the first`, async (t) => {
@@ -68,7 +68,7 @@ t.test('of many that lock at once one wins, over a dead lock and in a long path'
     setInterval(() => undefined, 1e6);`;
   const lines: string[] = [];
   const children = Array.from({ length: 6 }, () =>
-    spawn(process.execPath, ['--import=tsx', '--input-type=module', '-e', program], {
+    spawn(process.execPath, ['--input-type=module', '-e', program], {
       stdio: ['pipe', 'pipe', 'inherit'],
     }),
   );

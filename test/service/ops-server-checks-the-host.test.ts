@@ -26,7 +26,6 @@ t.test(
         'evil.example',
         'evil.example:8001',
         '127.0.0.1.evil.example',
-        '',
         'localhost.evil.example',
       ]) {
         const { status, body } = await ask(opsPort, request, host);
@@ -34,6 +33,8 @@ t.test(
         if (!request.startsWith('HEAD')) t.match(body, 'add the name to OPS_ALLOWED_HOSTS');
       }
     }
+    // RFC 9110 section 4.2.1: no host is none.
+    t.equal((await ask(opsPort, 'GET /status', '')).status, 400);
     for (const request of OPEN) t.equal((await ask(opsPort, request, 'prometheus.svc')).status, 200, request);
     t.equal(service.state, 'running', 'a right token does not help who comes by a wrong name');
 

@@ -1,14 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { ROOT } from './root.ts';
-
-/** The kernel's USER_HZ: it tells CPU time in hundredths of a second on every platform Node runs on. */
-const TICKS_PER_SECOND = 100;
 
 export interface Exit {
   readonly code: number | null;
@@ -65,12 +62,13 @@ export class ServerProcess {
     return this.#child.pid as number;
   }
 
-  /** CPU time of all its threads so far, in seconds. */
+  /** CPU time of all its threads so far, in seconds: the scheduler's own count, in ns, not the clock ticks of `stat`. */
   get cpuSeconds(): number {
-    const stat = readFileSync(`/proc/${this.pid}/stat`, 'latin1');
-    // The second field is the program's name in brackets and may hold anything; state is the third.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    const tasks = `/proc/${this.pid}/task`;
+    const nanos = readdirSync(tasks).map((task) =>
+      Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]),
+    );
+    return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
   }
 
   /** Resolves when it has logged a line that contains `text`. @throws Error when it ends without */

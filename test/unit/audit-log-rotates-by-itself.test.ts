@@ -2,15 +2,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { AuditLog } from '../../src/audit/audit-log.ts';
 import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { openLog, readRecords } from '../support/audit.ts';
+import { ROOT } from '../support/root.ts';
 import { NODE_ARGS, tempDir } from '../support/service-process.ts';
 
-const WRITER = fileURLToPath(new URL('../fixtures/audit-writer.mjs', import.meta.url));
+const WRITER = join(ROOT, 'test/fixtures/audit-writer.mjs');
 const MAX_BYTES = 4_096;
 
 /** The files of a log, the oldest first. */

@@ -235,7 +235,10 @@ t.test('a mistake in the table of routes is found when it is registered', async 
   throws(twice('/a/:x', '/a/:y'), 'router: GET /a/:y is taken by /a/:x');
   throws(twice('/a', '/%61'), 'router: GET /%61 is taken by /a');
   throws((router) => router.mount('/m', handler).mount('/m/', handler), 'router: mount /m/ is taken');
-  throws((router) => router.upgrade('/u', handler).upgrade('/u', handler), 'router: upgrade /u is taken');
+  throws(
+    (router) => router.upgrade('/u', handler).upgrade('/u', handler),
+    'router: UPGRADE /u is taken by /u',
+  );
   for (const pattern of ['', 'a', '*', '/a?b', '/a#b', '/a b', '/a/*']) {
     throws(twice(pattern), `router: want a path like /orders/:id, got ${JSON.stringify(pattern)}`);
   }
