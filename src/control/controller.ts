@@ -107,7 +107,7 @@ export class Controller {
       ended: ({ outcome, reason, generation }) => {
         this.#audit?.record('reload', { outcome, reason, generation });
         this.#ops?.changed();
-        void this.#manager.running();
+        this.#manager.running(this.#serving);
       },
     });
   }
@@ -125,6 +125,12 @@ export class Controller {
   /** What `GET /status` tells, from what the backend has told. */
   describe(backend: BackendStatus): Status {
     return statusOf(this.#facts, backend);
+  }
+
+  /** In a few words, for the service manager. */
+  get #serving(): string {
+    const { workers } = this.#config;
+    return workers === 0 ? 'Serving' : `Serving: generation ${this.#backend.generation}, ${workers} workers`;
   }
 
   async #status(): Promise<Status> {
@@ -185,7 +191,7 @@ export class Controller {
       this.lifecycle.to('running');
       this.#log.info(`Service state: RUNNING - Accepting requests on ${this.#backend.where}`);
       this.#manager.feedWatchdog(() => this.#backend.responsive);
-      await this.#manager.running();
+      this.#manager.running(this.#serving);
     } catch (error) {
       if (overtaken()) {
         const stopped = error instanceof StartError && error.exitCode === ExitCode.Ok;

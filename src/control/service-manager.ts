@@ -22,16 +22,12 @@ export class ServiceManager {
     if (this.#lifecycle.ready) this.#notifier.reloading();
   }
 
-  /** The service runs, for the first time or after a reload. */
-  async running(): Promise<void> {
-    if (!this.#notifier.listening || !this.#lifecycle.ready) return;
-    this.#notifier.ready();
-    const { generation, workers } = await this.#status();
+  /** The service runs, for the first time or after a reload. The text goes first: whoever waits for `ready` reads it. */
+  running(text: string): void {
     // A stop has its own words.
     if (!this.#lifecycle.ready) return;
-    this.#notifier.status(
-      workers === null ? 'Serving' : `Serving: generation ${generation}, ${workers.length} workers`,
-    );
+    this.#notifier.status(text);
+    this.#notifier.ready();
   }
 
   /**

@@ -46,7 +46,7 @@ mkdir -p "$root"/{etc/ssl/certs,tmp,proc,sys,dev,run,root,home/node,usr/bin,usr/
 chmod 1777 "$root/tmp"
 for name in bin lib lib64; do ln -s "usr/$name" "$root/$name"; done
 # The programs with their libraries, each where it is.
-for tool in node dash env mkdir cp; do
+for tool in node dash env mkdir cp rm; do
   cp -L "$(command -v "$tool")" "$root/usr/bin/$tool"
   ldd "$(command -v "$tool")" | grep -o '/[^ ]*' || true
 done | sort -u | while read -r library; do
