@@ -63,17 +63,17 @@ for turn in "${!replicas[@]}"; do
   for replica in "${replicas[@]}"; do
     ask "${replica#*=}/readyz" >/dev/null || fail "${replica%%=*} is not ready: nothing more is restarted"
   done
-  name=${replicas[turn]%%=*} door=${replicas[turn]#*=}
-  before=$(running_since "$door")
+  name=${replicas[turn]%%=*} ops=${replicas[turn]#*=}
+  before=$(running_since "$ops")
   printf 'Restarting %s\n' "$name"
   sh -c "$restart" rolling-restart "$name" || fail "$name: the command that restarts it failed ($?)"
   until=$((SECONDS + ${patience%.*}))
-  while now=$(running_since "$door") || now=''; [ -z "$now" ] || [ "$now" = "$before" ]; do
+  while now=$(running_since "$ops") || now=''; [ -z "$now" ] || [ "$now" = "$before" ]; do
     [ "$SECONDS" -lt "$until" ] || fail "$name is not ready again after $patience s: see its log. The rest serves on"
     sleep 0.2
   done
   printf '%s runs since %s; its last stop: %s\n' "$name" "$now" \
-    "$(ask "$door/metrics" | sed -n 's/^master_agent_last_shutdown_cut_requests \(.*\)/\1 requests cut/p')"
+    "$(ask "$ops/metrics" | sed -n 's/^master_agent_last_shutdown_cut_requests \(.*\)/\1 requests cut/p')"
   if [ "$turn" -lt $((${#replicas[@]} - 1)) ]; then sleep "$settle"; fi
 done
 printf 'All %s replicas run anew\n' "${#replicas[@]}"

@@ -8,9 +8,8 @@ import { ExitCode, graverOf, StartError } from '../exit-code.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
-import { type Admin, type AdminAnswer, type AdminRequest, Credential } from '../ops/admin.ts';
 import { type OpsServer, openOpsServer } from '../ops/ops-server.ts';
-import { drainLine, drainOf, type Emergency, type Status } from '../ops/status.ts';
+import type { Emergency, Status } from '../ops/status.ts';
 import { afterReading, within } from '../platform/deadline.ts';
 import { deferred } from '../platform/deferred.ts';
 import { addressOf, handedSocket, probe, SERVICE_ADDRESS, urlOf } from '../platform/listen.ts';
@@ -18,15 +17,14 @@ import { readAuditKey, readToken } from '../platform/secrets.ts';
 import { signalNumber } from '../platform/signals.ts';
 import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { version } from '../version.ts';
+import { Administration } from './administration.ts';
 import type { Backend, BackendStatus, Host, Settings } from './backend.ts';
 import { type ControlFacts, metricsOf, statusOf } from './facts.ts';
-import { RefusedAttempts } from './refused-attempts.ts';
 import { Reloads } from './reloads.ts';
+import { ServiceManager } from './service-manager.ts';
 import { logCut, type StopPlan, stop } from './stop.ts';
-import { checkStopBudget, FLUSH_MS } from './stop-budget.ts';
+import { checkStopBudget } from './stop-budget.ts';
 
-/** How often the service manager hears how a drain goes. */
-const PROGRESS_MS = 1_000;
 /** What small files of the state directory may take to be written: a disk that does not answer holds no stop. */
 const STATE_FILE_MS = 500;
 
@@ -53,12 +51,11 @@ export interface ControllerParts {
 export class Controller {
   readonly lifecycle: Lifecycle;
   readonly #log: Logger;
-  readonly #notifier: Notifier;
+  readonly #manager: ServiceManager;
   readonly #configure: () => Settings;
   readonly #backend: Backend;
-  readonly #credential = new Credential();
+  readonly #admin: Administration;
   readonly #reloads: Reloads;
-  readonly #refusedAttempts: RefusedAttempts;
   readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
   readonly #over = deferred<ShutdownReport>();
   /** Requests that the stop under way has cut. */
@@ -79,18 +76,21 @@ export class Controller {
   constructor({ config, log, backend, notifier = SILENT, configure }: ControllerParts) {
     this.#config = config;
     this.#log = log;
-    this.#notifier = notifier;
     this.#configure = configure;
-    this.#refusedAttempts = new RefusedAttempts(log);
     this.lifecycle = new Lifecycle((state) => {
       this.#audit?.record('state', { state });
       this.#ops?.changed();
     });
-    const admin: Admin = { ask: (request) => this.#administrate(request) };
+    this.#manager = new ServiceManager(notifier, this.lifecycle, () => this.#status());
+    this.#admin = new Administration({
+      log,
+      audit: () => this.#audit,
+      emergencyShutdown: (reason, by) => this.emergencyShutdown(reason, by),
+    });
     this.#backend = backend({
       log,
       lifecycle: this.lifecycle,
-      admin,
+      admin: this.#admin,
       cut: (requests) => this.#noteCut(requests),
       auditLost: (error) => this.#auditLost(error),
       changed: () => this.#ops?.changed(),
@@ -101,13 +101,13 @@ export class Controller {
       reload: () => this.#reload(),
       generation: () => this.#backend.generation,
       began: () => {
-        if (this.#runs) this.#notifier.reloading();
+        this.#manager.reloading();
         this.#ops?.changed();
       },
       ended: ({ outcome, reason, generation }) => {
         this.#audit?.record('reload', { outcome, reason, generation });
         this.#ops?.changed();
-        this.#notifyRunning();
+        this.#manager.running(this.#serving);
       },
     });
   }
@@ -127,6 +127,16 @@ export class Controller {
     return statusOf(this.#facts, backend);
   }
 
+  /** In a few words, for the service manager. */
+  get #serving(): string {
+    const { workers } = this.#config;
+    return workers === 0 ? 'Serving' : `Serving: generation ${this.#backend.generation}, ${workers} workers`;
+  }
+
+  async #status(): Promise<Status> {
+    return statusOf(this.#facts, await this.#backend.status());
+  }
+
   get #facts(): ControlFacts {
     return {
       lifecycle: this.lifecycle,
@@ -136,10 +146,6 @@ export class Controller {
       inFlightAtLock: this.#inFlightAtLock,
       emergency: this.#emergency,
     };
-  }
-
-  get #runs(): boolean {
-    return this.lifecycle.ready;
   }
 
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError or ConfigError */
@@ -169,9 +175,9 @@ export class Controller {
       await this.#openState(config);
       this.#audit = openAudit(config, { log: this.#log, lost: (error) => this.#auditLost(error) });
       this.#audit?.record('state', { state: 'starting' });
-      this.#credential.set(token);
+      this.#admin.use(token);
       this.#log.info(
-        this.#credential.isSet
+        this.#admin.isOpen
           ? "Administrator's credential loaded"
           : "No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
       );
@@ -184,8 +190,8 @@ export class Controller {
       if (overtaken()) return;
       this.lifecycle.to('running');
       this.#log.info(`Service state: RUNNING - Accepting requests on ${this.#backend.where}`);
-      this.#feedWatchdog();
-      this.#notifyRunning();
+      this.#manager.feedWatchdog(() => this.#backend.responsive);
+      this.#manager.running(this.#serving);
     } catch (error) {
       if (overtaken()) {
         const stopped = error instanceof StartError && error.exitCode === ExitCode.Ok;
@@ -209,9 +215,9 @@ export class Controller {
     this.#ops = await openOpsServer(config, {
       lifecycle: this.lifecycle,
       log: this.#log,
-      admin: { ask: (request) => this.#administrate(request) },
+      admin: this.#admin,
       ready: () => this.lifecycle.ready && this.#backend.ready,
-      status: async () => statusOf(this.#facts, await this.#backend.status()),
+      status: () => this.#status(),
       metrics: async () => metricsOf(this.#facts, await this.#backend.status()),
     });
     if (this.#ops !== undefined) await this.#record.announce(urlOf(this.#ops.server));
@@ -312,17 +318,6 @@ export class Controller {
     return latched;
   }
 
-  /** Decides about a request to an administrator's route, on whichever port it came. */
-  async #administrate(request: AdminRequest): Promise<AdminAnswer> {
-    const { address, reason } = request;
-    const attempt = this.#credential.check(request);
-    if (attempt === 'accepted') this.#log.info(`Administrator's route used from ${address}: ${attempt}`);
-    else this.#refusedAttempts.note(attempt, address);
-    this.#audit?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
-    if (attempt !== 'accepted') return { attempt, retryAfter: this.#credential.retryAfter(request) };
-    return { attempt, latched: await this.emergencyShutdown(reason, address) };
-  }
-
   /** The first order begins the stop. A later one may make it graver, or end its lame duck. */
   #order(order: Order): void {
     this.#exitCode = graverOf(this.#exitCode, order.exitCode);
@@ -359,9 +354,9 @@ export class Controller {
       },
     );
     // Locked first, told after.
-    const progress = this.#tellProgress(order.delayMs + shutdownTimeoutMs);
+    const endProgress = this.#manager.stopping(order.delayMs + shutdownTimeoutMs);
     const report = await stopping;
-    clearInterval(progress);
+    endProgress();
     await this.#keep(report);
     this.#log.info({ report }, 'Service shutdown complete');
     await this.#ops?.close(report);
@@ -413,8 +408,8 @@ export class Controller {
 
   /** @throws Error that says why everything stays as it was */
   async #reload(): Promise<string> {
-    const { state, order } = this.lifecycle;
-    if (!this.#runs) throw new Error(`the service is ${order === undefined ? state : 'stopping'}`);
+    const { state, order, ready } = this.lifecycle;
+    if (!ready) throw new Error(`the service is ${order === undefined ? state : 'stopping'}`);
     return this.apply(this.#configure());
   }
 
@@ -426,44 +421,10 @@ export class Controller {
     readAuditKey(config);
     const done = await this.#backend.reload(settings);
     this.#config = config;
-    this.#credential.set(token);
+    this.#admin.use(token);
     this.#log.level = config.logLevel;
     checkStopBudget(config, this.#log);
     return done;
-  }
-
-  /** The status goes first: whoever waits for `ready` reads it. */
-  #notifyRunning(): void {
-    if (!this.#notifier.listening || !this.#runs) return;
-    const { workers } = this.#config;
-    this.#notifier.status(
-      workers === 0 ? 'Serving' : `Serving: generation ${this.#backend.generation}, ${workers} workers`,
-    );
-    this.#notifier.ready();
-  }
-
-  /** While all that serves turns. A drain is not a hang: it has a deadline of its own. */
-  #feedWatchdog(): void {
-    const { watchdogMs } = this.#notifier;
-    if (watchdogMs === undefined) return;
-    const feed = (): void => {
-      if (this.lifecycle.state === 'stopping' || this.#backend.responsive) this.#notifier.alive();
-    };
-    setInterval(feed, watchdogMs / 3).unref();
-  }
-
-  /** Tells the service manager how the drain goes, and that it still takes time. */
-  #tellProgress(mostMs: number): NodeJS.Timeout | undefined {
-    if (!this.#notifier.listening) return undefined;
-    this.#notifier.stopping();
-    this.#notifier.extend(mostMs + FLUSH_MS);
-    const tell = async (): Promise<void> => {
-      const status = this.describe(await this.#backend.status());
-      this.#notifier.status(drainLine(drainOf(status)));
-      this.#notifier.extend((status.shutdown?.remaining_seconds ?? 0) * 1000 + FLUSH_MS + PROGRESS_MS);
-    };
-    void tell();
-    return setInterval(() => void tell(), PROGRESS_MS);
   }
 }
 

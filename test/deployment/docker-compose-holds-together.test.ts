@@ -37,7 +37,7 @@ t.test('it is built from what is there, and its settings are good ones', async (
   const { context, dockerfile: name } = service.build;
   t.ok(existsSync(join('deployment', context, name)));
   const { ADMIN_TOKEN_FILE: _, ...settings } = service.environment;
-  t.equal(parseConfig(settings).opsHost, '0.0.0.0', 'so that the published port reaches the operator’s door');
+  t.equal(parseConfig(settings).opsHost, '0.0.0.0', 'so that the published port reaches the ops server');
   for (const [, source = ''] of dockerfile.matchAll(/^COPY (?!--from)(.*) \S+$/gm)) {
     for (const part of source.split(' ')) {
       t.ok(existsSync(part), part);

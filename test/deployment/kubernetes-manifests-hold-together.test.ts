@@ -67,7 +67,7 @@ t.test('all that selects the pods finds them, by labels and by names of ports', 
   t.strictSame([...new Set(used)].sort(), ['http', 'operator']);
 });
 
-t.test('the probes ask the operator’s door; one that drains is not ready, but alive', async (t) => {
+t.test('the probes ask the ops server; one that drains is not ready, but alive', async (t) => {
   const { startupProbe, readinessProbe, livenessProbe } = container;
   t.match(startupProbe.httpGet, { path: '/readyz', port: 'operator' });
   t.match(readinessProbe.httpGet, { path: '/readyz', port: 'operator' });

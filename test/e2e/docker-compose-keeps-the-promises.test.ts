@@ -12,7 +12,7 @@ import { tempDir } from '../support/service-process.ts';
 const ADMIN_TOKEN = 'the-token-of-the-administrator';
 const SERVICE = 'master-agent';
 
-const box = await DockerBox.start(t, 'node:22-bookworm-slim');
+const box = await DockerBox.start(t, 'node:24-bookworm-slim');
 need('docker-compose');
 
 const [port, opsPort] = [await freePort(), await freePort()];

@@ -7,7 +7,7 @@ import { RawClient } from '../support/raw-client.ts';
 import { freePort } from '../support/replicas.ts';
 import { tempDir } from '../support/service-process.ts';
 
-const BASE = 'node:22-bookworm-slim';
+const BASE = 'node:24-bookworm-slim';
 const IMAGE = 'master-agent';
 const ADMIN_TOKEN = 'the-token-of-the-administrator';
 const docker = await DockerBox.start(t, BASE);

@@ -43,4 +43,26 @@ for (const [name, start] of Object.entries(PROXIES)) {
     // So that nothing of this test still waits for its line.
     await Promise.allSettled([holding(a), holding(b)]);
   });
+  t.test(`behind ${name}: the administrator's routes cannot be reached through the proxy`, async (t) => {
+    const a = await Replica.running(t, { ADMIN_TOKEN });
+    const b = await Replica.running(t, { ADMIN_TOKEN });
+    const port = await start(t, [a, b]);
+    for (const path of [
+      '/admin/emergency-shutdown',
+      '/%61dmin/emergency-shutdown',
+      '/admin%2Fanything',
+      '/admin',
+    ]) {
+      const { status } = await fetch(`http://127.0.0.1:${port}${path}`, {
+        method: 'POST',
+        headers: { Authorization: `Bearer ${ADMIN_TOKEN}` },
+      });
+      t.equal(status, 403, path);
+    }
+    t.equal((await fetch(`http://127.0.0.1:${port}/administrate`)).status, 404, 'other routes pass');
+    for (const replica of [a, b]) {
+      await replica.stop();
+      t.notMatch(replica.service.output, "Administrator's route used");
+    }
+  });
 }

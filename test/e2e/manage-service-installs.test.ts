@@ -68,7 +68,7 @@ t.test('the audit log is rotated, and its chain goes on', async (t) => {
   t.match(await box.run(MANAGE, 'start'), { code: 0 });
   const mark = box.mark();
   await box.ok('logrotate', '--force', '/etc/logrotate.d/master-agent');
-  await box.line('Reloaded', mark);
+  await box.line('Reopening the audit log', mark);
   await box.curl('/health');
   await box.ok(MANAGE, 'stop');
   t.match(await box.sh('ls /var/lib/master-agent'), /audit\.ndjson\.1\n/);

@@ -106,8 +106,8 @@ t.test('the logrotate configuration that ships', async (t) => {
   const shipped = readFileSync(CONFIGURATION, 'utf8');
   const adapted = shipped
     .replace('/var/lib/master-agent/audit.ndjson', file)
-    .replace(/systemctl kill .*/, `kill -HUP "$(cat ${pidFile})"`);
-  t.match(shipped, /^\s*systemctl kill .*--signal=HUP master-agent\.service/m);
+    .replace(/systemctl kill .*/, `kill -USR2 "$(cat ${pidFile})"`);
+  t.match(shipped, /^\s*systemctl kill .*--signal=USR2 master-agent\.service/m);
   const configuration = join(dir, 'logrotate.conf');
   writeFileSync(configuration, adapted, { mode: 0o644 });
 

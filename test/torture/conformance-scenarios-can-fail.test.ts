@@ -31,8 +31,12 @@ t.test('names are unique, and each has an ideal', async (t) => {
 });
 
 for (const scenario of SCENARIOS) {
-  t.test(scenario.name, { buffered: true }, async (t) => {
-    const [right, wrong] = await Promise.all([play(scenario, OURS), play(scenario, naive(scenario))]);
+  // A load keeps both cores busy: clients that stand still beside it lose what no server can answer.
+  const isLoad = scenario.promise === 'load';
+  t.test(scenario.name, { buffered: !isLoad }, async (t) => {
+    const ours = play(scenario, OURS);
+    if (isLoad) await ours;
+    const [right, wrong] = await Promise.all([ours, play(scenario, naive(scenario))]);
     t.equal(right.pass, true, `our service: ${right.outcome}`);
     t.equal(wrong.pass, false, `${naive(scenario).split(' ').at(-1)}: ${wrong.outcome}`);
   });
