@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { readHead } from '../../src/audit/head.ts';
@@ -19,7 +19,8 @@ const CONFIGURATION = join(ROOT, 'deployment/logrotate.conf');
 /** Asks until the new file is there: a record has to come for the service to look for it. */
 async function untilReopened(service: ServiceProcess, file: string): Promise<void> {
   const client = await RawClient.open(service.port);
-  while (!existsSync(file)) await client.get('/n/0').response();
+  // An empty one is not begun yet, and logrotate would pass it over.
+  while ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) === 0) await client.get('/n/0').response();
   client.destroy();
 }
 
