@@ -53,7 +53,7 @@ export interface SealFields {
   readonly previous: string;
   /** The writer has closed the log in order. */
   readonly final: boolean;
-  /** The other writers of whom the owner has seen something new. */
+  /** The other writers from which the owner has seen something new. */
   readonly writers?: readonly Writer[] | undefined;
 }
 

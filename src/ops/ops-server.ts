@@ -12,7 +12,7 @@ import { assemblePage } from './page.ts';
 import { addOperatorRoutes, type OpsFacts } from './routes.ts';
 import { StatusStream } from './status-stream.ts';
 
-/** Whoever asks here sends a few lines; nobody needs longer. */
+/** A request to the ops server is a few lines; none needs longer. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
 export interface OpsServer {

@@ -31,7 +31,7 @@ export interface LoopDelayFigures {
   readonly delay_max_ms: number;
 }
 
-/** Who has ordered an emergency shutdown, and why. */
+/** The origin of an emergency shutdown, and its reason. */
 export interface Emergency {
   readonly by: string;
   readonly reason: string;

@@ -17,7 +17,7 @@ const ANSWER_MS = 1_000;
 const ROUNDS = 20;
 
 /**
- * Who has locked a directory: nobody, a process that has said who it is, or one that did not answer.
+ * The holder of a directory's lock: none, a process that has identified itself, or one that did not answer.
  */
 export type Holder =
   | { readonly kind: 'none' }
@@ -64,7 +64,7 @@ export async function lockStateDir(stateDir: string): Promise<Release> {
   };
 }
 
-/** Who holds the lock of a directory now. @throws the system's error when that cannot be found out */
+/** Finds the present holder of a directory's lock. @throws the system's error when that cannot be found out */
 export async function holderOf(stateDir: string): Promise<Holder> {
   const path = join(stateDir, 'lock');
   let directory: FileHandle;

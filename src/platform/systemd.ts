@@ -18,7 +18,7 @@ export interface Notifier {
   readonly watchdogMs: number | undefined;
 }
 
-/** Where nobody waits for word. */
+/** For a process that no service manager watches. */
 export const SILENT: Notifier = {
   listening: false,
   ready: () => undefined,

@@ -44,7 +44,7 @@ export class Connection {
   #nextWaiting = 0;
   /** `overran`: more came than may be unanswered, so there may be more of it in the socket. `dropped`: unparsed. */
   #input: 'parsed' | 'overran' | 'dropped' = 'parsed';
-  /** Whose answer has been given `Connection: close`, as the last one to come. */
+  /** The exchange whose answer says `Connection: close`, because it is the last one to come. */
   #closesAfter: Exchange | undefined;
   #closing = false;
   #latest: IncomingMessage | undefined;
@@ -243,7 +243,7 @@ export class Connection {
 
   /**
    * Lets the last of the answers still to come say `Connection: close`, and only that one: Node throws away what is
-   * behind an earlier one. When the last is not an exchange's, whoever writes it says so.
+   * behind an earlier one. When the last answer is a refusal, the refusal says so itself.
    */
   announceClose(): void {
     if (this.closing) return;

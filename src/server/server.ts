@@ -195,7 +195,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     });
   }
 
-  /** Who takes the upgrade that a request asks for. From HTTP/1.0 it is ignored (RFC 9110 section 7.8). */
+  /** The route for the upgrade that a request asks for. From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8). */
   function upgradeOf({ httpVersion, url }: IncomingMessage): UpgradeMatch | undefined {
     return httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
   }
@@ -246,7 +246,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     if (asksClientsToLeave()) connection.announceClose();
   }
 
-  /** What cannot be parsed ends the connection, but not before the requests ahead of it are answered. */
+  /** Bytes that cannot be parsed end the connection, but not before the requests ahead of it are answered. */
   function onMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
     const connection = Connection.of(socket);
     if (connection?.closing) return;

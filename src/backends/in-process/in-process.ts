@@ -101,7 +101,7 @@ export class InProcess implements Backend {
     return true;
   }
 
-  /** Whoever asks is answered by this very loop. */
+  /** The question is answered by the event loop it asks about. */
   get responsive(): boolean {
     return true;
   }

@@ -5,15 +5,15 @@ import type { WorkerHandle } from './worker-handle.ts';
 /** Connections that wait for a worker, while there is none. */
 const MOST_WAITING = 1_024;
 
-/** Whom connections can be given to. */
+/** The workers that connections can be given to. */
 export interface BalancerWorkers {
   readonly serving: readonly WorkerHandle[];
-  /** Everybody alive, also those whose part in the service is over. */
+  /** Every process alive, also those that leave. */
   readonly all: ReadonlySet<WorkerHandle>;
   readonly stopping: boolean;
 }
 
-/** Gives connections to the workers in turn, and keeps them for a while when there is nobody to take them. */
+/** Gives connections to the workers in turn, and keeps them for a while when no worker can take them. */
 export class Balancer {
   readonly #workers: BalancerWorkers;
   #waiting: Socket[] = [];

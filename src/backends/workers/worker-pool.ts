@@ -161,7 +161,7 @@ export class WorkerPool {
     this.#balancer.give(socket);
   }
 
-  /** Nobody is left that could take them. */
+  /** No worker is left that could take them. */
   dropWaiting(): void {
     this.#balancer.dropWaiting();
   }
