@@ -38,17 +38,18 @@ export class Service {
   readonly #backend: InProcess;
 
   constructor(app: App, config: Config, log: Logger) {
-    let made: InProcess | undefined;
+    const made: { backend?: InProcess } = {};
     this.#controller = new Controller({
       config,
       log,
       backend: (host) => {
-        made = new InProcess(host, { app, config });
-        return made;
+        made.backend = new InProcess(host, { app, config });
+        return made.backend;
       },
       configure: () => ({ config, variables: {} }),
     });
-    this.#backend = made as unknown as InProcess;
+    if (made.backend === undefined) throw new Error('the controller has made no backend');
+    this.#backend = made.backend;
   }
 
   get state(): State {

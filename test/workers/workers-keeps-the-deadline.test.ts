@@ -84,3 +84,16 @@ t.test('a worker that is killed during the drain has not completed what it had',
     [{ path: '/hold/a', pid: holder }],
   );
 });
+
+t.test('a worker that blocks its event loop when all is answered does not hold the stop', async (t) => {
+  // The last word before the end of the drain is the moment at which nothing is in flight any more.
+  const app = `process.on('message', ({ type }) => { if (type === 'hold') for (;;); });
+    export default { routes(router) { router.get('/', (_request, response) => response.end('works')); } };`;
+  const pool = await WorkersService.running(t, { workers: 1, app, env: { SHUTDOWN_TIMEOUT: '1' } });
+  const { service } = pool;
+  t.equal((await pool.get()).status, 200);
+  service.signal('SIGTERM');
+  t.strictSame(await service.exited, { code: 1, signal: null });
+  t.match(service.output, /ERROR: Worker \d+ did not leave and was killed/);
+  t.ok(service.report().duration_seconds < 12);
+});

@@ -25,6 +25,8 @@ const LAST_WORDS_MS = 500;
 const COUNT_MS = 250;
 /** How long a worker may take to cut what it has. One that has not answered then is blocked. */
 const CUT_MS = 500;
+/** How long the quiet tail of a worker may take. One that has not answered then is blocked, and `close` ends it. */
+const RELEASE_MS = 1_000;
 /** What a worker may take to end, beyond what it was given to close. */
 const END_MS = 500;
 /** What a worker that was still starting gets to end. */
@@ -229,7 +231,13 @@ export class WorkerHandle {
   }
 
   async release(): Promise<number> {
-    return this.#hasServed ? ((await this.#call('release', undefined)) ?? 0) : 0;
+    if (!this.#hasServed) return 0;
+    let inFlight = 0;
+    const answered = this.#call('release', undefined).then((count = 0) => {
+      inFlight = count;
+    });
+    await within(RELEASE_MS, answered);
+    return inFlight;
   }
 
   /** @returns whether it has left by itself */

@@ -210,6 +210,7 @@ class Worker {
 
   /** An administrator's request is the controller's to decide. */
   #ask(request: AdminRequest): Promise<AdminAnswer> {
+    if (!process.connected) return Promise.reject(new Error('the controller is gone'));
     this.#asked += 1;
     const question = deferred<AdminAnswer>();
     this.#questions.set(this.#asked, question);
@@ -258,6 +259,8 @@ class Worker {
 
   /** The controller is gone: the same stop, over this one backend. */
   async #leaveAlone(): Promise<void> {
+    for (const question of this.#questions.values()) question.reject(new Error('the controller is gone'));
+    this.#questions.clear();
     // What the controller's last word has begun ends by itself.
     if (this.#closing !== undefined) return;
     this.#log.error('The controller is gone: leaving as soon as what is in flight is done');
