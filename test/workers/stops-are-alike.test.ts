@@ -202,8 +202,10 @@ async function play(t: Test, stop: Stop, workers: number): Promise<Told> {
         /^(INFO|WARNING|ERROR|FATAL): /.test(line) && !/holding|Not in the audit log|Refused \d/.test(line),
     )
     .map((line) => line.replaceAll(pool.dir, 'DIR').replace(/after \d+(\.\d+)?s|json\.\d+/, '…'));
-  // The latch is on its way to the disk while the stop goes on.
-  const [latch, others] = [/latch/i, /^(?!.*latch)/i].map((kind) => lines.filter((line) => kind.test(line)));
+  // The latch is on its way to the disk while the stop goes on, and an application settles in its own process.
+  const [latch, others] = [/latch|Application started/i, /^(?!.*(latch|Application started))/i].map((kind) =>
+    lines.filter((line) => kind.test(line)),
+  );
   const { cut, reason, in_flight_at_lock, completed, aborted, rejected, exit_code } = pool.service.report();
   const named = cut.map(({ id: _, age_ms: __, ...rest }) => rest);
   const records = env.AUDIT_LOG === undefined ? pool.audit() : [];
