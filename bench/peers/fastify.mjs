@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import closeWithGrace from 'close-with-grace';
 import Fastify from 'fastify';
-import { handle, startDelay } from '../conformance/routes.mjs';
+import { handle, startDelay } from '../../test/conformance/routes.mjs';
 
 const app = Fastify();
 app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));

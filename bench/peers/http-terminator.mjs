@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
 import { createHttpTerminator } from 'http-terminator';
-import { handle, startDelay } from '../conformance/routes.mjs';
+import { handle, startDelay } from '../../test/conformance/routes.mjs';
 
 const server = createServer(handle);
 const httpTerminator = createHttpTerminator({

@@ -1,7 +1,7 @@
 // A shutdown handler that closes the server; its own health checks on a port that the system chooses.
 import { createServer } from 'node:http';
 import { createLightship } from 'lightship';
-import { handle, startDelay } from '../conformance/routes.mjs';
+import { handle, startDelay } from '../../test/conformance/routes.mjs';
 
 const timeoutMs = Number(process.env.SHUTDOWN_TIMEOUT) * 1000;
 const lightship = await createLightship({

@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
 import { createTerminus } from '@godaddy/terminus';
-import { handle, startDelay } from '../conformance/routes.mjs';
+import { handle, startDelay } from '../../test/conformance/routes.mjs';
 
 const server = createServer(handle);
 createTerminus(server, {

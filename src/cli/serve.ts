@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
 import { readEnvironment } from '../config/environment.ts';
-import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { type Config, ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
@@ -73,6 +73,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       },
     });
     await controller.start();
+    if (config.workers === 0) await rehearseStop(config, log);
     return (await controller.stopped).exit_code;
   } catch (error) {
     return explain(error);
@@ -90,6 +91,12 @@ async function chooseBackend(settings: Settings): Promise<(host: Host) => Backen
   }
   const { InProcess } = await import('../backends/in-process/in-process.ts');
   return (host) => new InProcess(host, { app: config.app ?? {}, config });
+}
+
+/** Imported late: the first request waits for none of it. */
+async function rehearseStop(config: Config, log: Logger): Promise<void> {
+  const { rehearse } = await import('../backends/in-process/rehearsal.ts');
+  rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
 }
 
 /** The settings, and all variables they came from with what was decided here filled in: what workers are given. */
