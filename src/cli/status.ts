@@ -51,13 +51,10 @@ async function keepShowing(config: Config, json: boolean): Promise<number> {
     const url = opsServer(config) ?? '';
     await follow(url, stop.signal, ({ headline, status, report }) => {
       gone = undefined;
-      if (json) say(JSON.stringify(status));
-      // The same line as `stop` shows, and at the end how the service has ended.
-      else
-        progress.show(report === undefined ? drainLine(status) : headline, [
-          headline,
-          ...render(status).split('\n'),
-        ]);
+      if (json) return say(JSON.stringify(status));
+      // The line that `stop` shows, and at the end how the service has ended.
+      const line = report === undefined ? drainLine(status) : headline;
+      progress.show(line, [headline, ...render(status).split('\n')]);
     }).catch(() => undefined);
     if (stop.signal.aborted) break;
     gone ??= new Date();

@@ -71,20 +71,18 @@ async function ask(): Promise<string> {
 /** @throws StartError 74 when the record is not on disk: the service then has to stay latched */
 async function putOnRecord(config: Config, fields: object): Promise<void> {
   let failure: unknown;
+  const lost = (error: Error): void => {
+    failure = error;
+  };
   const silent = { info: () => undefined, warn: () => undefined };
   try {
-    const lost = (error: Error): void => {
-      failure = error;
-    };
     const log = openAudit(config, { log: silent, lost });
     log?.record('unlatch', { ...fields });
     if (log === undefined || (await log.close())) return;
+    const want = `AUDIT_LOG: want a log that can be written, got "${auditFile(config)}"`;
+    throw new StartError(`${want}: ${messageOf(failure)}`, ExitCode.AuditLost);
   } catch (error) {
     if (!(error instanceof StartError) || error.exitCode !== ExitCode.AuditLost) throw error;
     throw new StartError(`${error.message}. It stays latched`, error.exitCode);
   }
-  throw new StartError(
-    `AUDIT_LOG: want a log that can be written, got "${auditFile(config)}": ${messageOf(failure)}. It stays latched`,
-    ExitCode.AuditLost,
-  );
 }

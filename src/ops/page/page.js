@@ -1,9 +1,9 @@
 /*
- * Shows what GET /events tells. All text goes into the page as text, so nothing that a client has sent can become
- * markup; the page's policy would not let it do anything either.
+ * Shows the events of GET /events. Everything goes into the page as text, so a client's text cannot become markup, and
+ * the page's policy would not run it.
  */
 
-/** When nothing was heard for so long, the connection is dead even if nobody has said so. */
+/** A connection that is silent for this long is dead, even without an error. */
 const SILENCE_MS = 5_000;
 const RETRY_MS = 1_000;
 const SPAN_MS = 300_000;
@@ -17,12 +17,12 @@ const SERIES = {
 
 const byId = (id) => document.getElementById(id);
 
-/** The last view, and when it came; the last thing that was heard of a service that is gone. */
+/** The last event, and when it came. `goneAt` is set while the service does not answer. */
 let view;
 let heardMs = performance.now();
 let goneAt;
 let source;
-/** Seconds by column, of this service and of the one before it: a restart is a gap in the line. */
+/** One row a second, of this service and of the one before it: a restart is a gap in the line. */
 let rows = [];
 let columns = [];
 
@@ -46,7 +46,7 @@ function connect() {
   source.addEventListener('error', () => {
     goneAt ??= new Date();
     show();
-    // What ends is opened again by the browser; what was refused is not.
+    // The browser reconnects after a lost connection, but not after a refused one.
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS);
   });
 }
@@ -65,7 +65,7 @@ function hear(next) {
   show();
 }
 
-/** Ages grow, and silence is noticed, also when nothing comes. */
+/** Lets ages grow and notices silence while no event comes. */
 function tick() {
   if (performance.now() - heardMs > SILENCE_MS && source.readyState !== EventSource.CLOSED) {
     goneAt ??= new Date(Date.now() - SILENCE_MS);
@@ -128,7 +128,7 @@ function showSubline() {
   );
 }
 
-/** A screen reader hears a change of state, not each second of it. */
+/** Screen readers announce a change of state, not each second of it. */
 let spoken;
 function speak(state, words) {
   if (state === spoken || state === 'unknown') return;
@@ -265,7 +265,7 @@ function showCharts() {
     return highest;
   }
 
-  /** A line by time; where a second is missing the pen is lifted. */
+  /** A line by time, with a gap where seconds are missing. */
   function line(name, highest) {
     const now = Date.now();
     let before = Number.NEGATIVE_INFINITY;
@@ -322,7 +322,7 @@ function showIcon(state) {
   if (link.getAttribute('href') !== icon) link.setAttribute('href', icon);
 }
 
-/** Only what differs is touched: a selection, or a screen reader's place, stays where it is. */
+/** Touches only what differs, so that a selection or a screen reader's position stays. */
 function text(id, words) {
   const element = byId(id);
   if (element.textContent !== words) element.textContent = words;
@@ -375,7 +375,7 @@ byId('open').addEventListener('click', () => {
   dialog.showModal();
 });
 byId('close').addEventListener('click', () => dialog.close());
-// The token is in this field alone, and not there any more when the dialog is closed.
+// The token is in this field alone, and closing the dialog removes it.
 dialog.addEventListener('close', () => byId('form').reset());
 byId('form').addEventListener('submit', async (event) => {
   event.preventDefault();
@@ -393,7 +393,7 @@ byId('form').addEventListener('submit', async (event) => {
 
 /**
  * Asks for the emergency shutdown. Another site cannot do this in an operator's name: there is no cookie, it has no
- * token, and without leave from this server (which it gives to nobody) a browser does not let it send this header.
+ * token, and this server permits no other origin to send this header.
  */
 async function emergency(token, reason) {
   try {
