@@ -114,18 +114,12 @@ function headlineNow() {
 function showSubline() {
   const { service, version, host, pid, since, generation, workers } = view.status;
   const who = `${service} ${version} on ${host}, process ${pid}`;
-  if (goneAt !== undefined) {
-    text(
-      'subline',
-      `${who}: gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago. This page comes back by itself.`,
-    );
-    return;
-  }
   const pool = workers === null ? '' : `, generation ${generation}, ${many(workers.length, 'worker')}`;
-  text(
-    'subline',
-    `${who}${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`,
-  );
+  const words =
+    goneAt === undefined
+      ? `${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`
+      : `: gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago. This page comes back by itself.`;
+  text('subline', `${who}${words}`);
 }
 
 /** Screen readers announce a change of state, not each second of it. */
@@ -169,12 +163,8 @@ function showRequests() {
   text('oldest-title', stopping ? 'It waits for' : 'Oldest requests in flight');
   fill(
     'requests',
-    oldest.map(({ method, path, age_ms, phase }) => [
-      { text: age(age_ms + since), name: 'number' },
-      { text: method, name: 'method' },
-      { text: path, name: 'path' },
-      { text: phase },
-    ]),
+    ['number', 'method', 'path', ''],
+    oldest.map(({ method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase]),
   );
   const more = count - oldest.length;
   text('more', count === 0 ? 'None.' : more > 0 ? `and ${more} more` : '');
@@ -187,33 +177,25 @@ function showWorkers() {
   text('pool-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
   fill(
     'workers',
-    workers.map((worker) => [
-      { text: String(worker.pid) },
-      { text: String(worker.generation) },
-      {
-        text:
-          worker.heard_ms_ago > 2_500
-            ? `${worker.state}, silent for ${age(worker.heard_ms_ago)}`
-            : worker.state,
-      },
-      { text: String(worker.in_flight), name: 'number' },
-      { text: String(worker.connections), name: 'number' },
-    ]),
+    ['', '', '', 'number', 'number'],
+    workers.map(({ pid, generation, state, heard_ms_ago, in_flight, connections }) => {
+      const silent = heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
+      return [pid, generation, `${state}${silent}`, in_flight, connections].map(String);
+    }),
   );
 }
 
 function showFacts() {
   const { connections, event_loop, last_reload, audit, last_shutdown } = view.status;
   text('connections', `${connections.open} open, ${connections.idle} of them idle`);
-  text(
-    'loop',
-    event_loop === null
-      ? 'not known yet'
-      : `late by ${event_loop.delay_p99_ms} ms (p99), at most ${event_loop.delay_max_ms} ms`,
-  );
+  text('loop', event_loop === null ? 'not known yet' : loopText(event_loop));
   text('reload', last_reload === null ? 'none yet' : reloadText(last_reload));
   text('audit', audit === null ? 'off' : auditText(audit));
   text('last', lastText(view.report ?? last_shutdown));
+}
+
+function loopText({ delay_p99_ms, delay_max_ms }) {
+  return `late by ${delay_p99_ms} ms (p99), at most ${delay_max_ms} ms`;
 }
 
 function reloadText({ outcome, reason, started_ms, duration_ms }) {
@@ -246,16 +228,10 @@ function showCharts() {
   const inFlight = view.status.in_flight.count;
   text('flight-now', String(inFlight));
   const most = draw('flight', ['in_flight']);
-  byId('flight').setAttribute(
-    'aria-label',
-    `In flight, the last five minutes: now ${inFlight}, at most ${most}`,
-  );
+  label('flight', `In flight, the last five minutes: now ${inFlight}, at most ${most}`);
   draw('rate', Object.keys(SERIES));
   const now = Object.keys(SERIES).map((name) => `${SERIES[name]} ${value(last, name)}`);
-  byId('rate').setAttribute(
-    'aria-label',
-    `Answers per second, the last five minutes. Now: ${now.join(', ')}`,
-  );
+  label('rate', `Answers per second, the last five minutes. Now: ${now.join(', ')}`);
   for (const name of Object.keys(SERIES)) text(`now-${name}`, String(value(last, name)));
 
   function draw(id, names) {
@@ -278,6 +254,10 @@ function showCharts() {
       })
       .join('');
   }
+}
+
+function label(id, words) {
+  byId(id).setAttribute('aria-label', words);
 }
 
 function series(id, name) {
@@ -328,15 +308,15 @@ function text(id, words) {
   if (element.textContent !== words) element.textContent = words;
 }
 
-function fill(id, lines) {
+function fill(id, classes, lines) {
   const body = byId(id);
   while (body.rows.length > lines.length) body.deleteRow(-1);
   for (const [index, cells] of lines.entries()) {
     const row = body.rows[index] ?? body.insertRow();
-    for (const [at, cell] of cells.entries()) {
-      const field = row.cells[at] ?? row.insertCell();
-      if (field.className !== (cell.name ?? '')) field.className = cell.name ?? '';
-      if (field.textContent !== cell.text) field.textContent = cell.text;
+    for (const [at, words] of cells.entries()) {
+      const cell = row.cells[at] ?? row.insertCell();
+      cell.className = classes[at];
+      if (cell.textContent !== words) cell.textContent = words;
     }
   }
 }
@@ -366,11 +346,9 @@ function many(count, what) {
 
 const dialog = byId('dialog');
 byId('open').addEventListener('click', () => {
-  text(
-    'target',
-    view === undefined ? location.host : `${view.status.service} on ${view.status.host} (${location.host})`,
-  );
-  text('word', view?.status.service ?? 'master-agent');
+  const status = view?.status;
+  text('target', status ? `${status.service} on ${status.host} (${location.host})` : location.host);
+  text('word', status?.service ?? 'master-agent');
   told('', '');
   dialog.showModal();
 });
