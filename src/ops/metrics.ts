@@ -15,7 +15,7 @@ export interface MetricsSnapshot {
 }
 
 type Labels = Readonly<Record<string, string>>;
-type Sample = readonly [value: number, labels?: Labels];
+type Sample = readonly [value: number, labels?: Labels, suffix?: string];
 
 let processMetrics: Registry | undefined;
 
@@ -36,25 +36,15 @@ export async function metrics(response: ServerResponse, snapshot: MetricsSnapsho
 /** The counts are already there as plain numbers, so they are written without metric objects of the library. */
 function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnapshot): string {
   let text = '';
-  const begin = (type: string, name: string, help: string): void => {
+  const add = (type: string, name: string, help: string, samples: readonly Sample[]): void => {
     text += `# HELP master_agent_${name} ${help}\n# TYPE master_agent_${name} ${type}\n`;
+    for (const [value, labels = {}, suffix = ''] of samples) {
+      const pairs = Object.entries(labels).map(([label, word]) => `${label}="${escapeLabel(word)}"`);
+      text += `master_agent_${name}${suffix}${pairs.length === 0 ? '' : `{${pairs.join()}}`} ${value}\n`;
+    }
   };
-  const sample = (name: string, value: number, labels: Labels = {}): void => {
-    const pairs = Object.entries(labels).map(([label, word]) => `${label}="${escapeLabel(word)}"`);
-    text += `master_agent_${name}${pairs.length === 0 ? '' : `{${pairs.join()}}`} ${value}\n`;
-  };
-  const family = (
-    type: 'gauge' | 'counter',
-    name: string,
-    help: string,
-    samples: readonly Sample[],
-  ): void => {
-    begin(type, name, help);
-    for (const [value, labels] of samples) sample(name, value, labels);
-  };
-  const gauge = (name: string, help: string, ...samples: Sample[]) => family('gauge', name, help, samples);
-  const counter = (name: string, help: string, ...samples: Sample[]) =>
-    family('counter', name, help, samples);
+  const gauge = (name: string, help: string, ...samples: Sample[]) => add('gauge', name, help, samples);
+  const counter = (name: string, help: string, ...samples: Sample[]) => add('counter', name, help, samples);
 
   const { connections, rejected, workers, shutdown, last_shutdown: last, audit } = status;
   const states = ['starting', 'running', 'stopping', 'stopped'];
@@ -104,29 +94,17 @@ function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnap
     );
   }
 
-  begin(
-    'counter',
+  counter(
     'http_requests_total',
     'Admitted requests that have ended, by method, route and class of the status (none: without an answer).',
+    ...tallies.flatMap(requestSamples),
   );
-  for (const { method, route, classes } of tallies) {
-    for (const [digit, number] of classes.entries()) {
-      const status_class = digit === 0 ? 'none' : `${digit}xx`;
-      if (number > 0) sample('http_requests_total', number, { method, route, status_class });
-    }
-  }
-  const duration = 'http_request_duration_seconds';
-  begin('histogram', duration, 'Time from admission until the response was closed.');
-  for (const { method, route, buckets, sumSeconds } of tallies) {
-    if (buckets.every((number) => number === 0)) continue;
-    let total = 0;
-    for (const [index, number] of buckets.entries()) {
-      total += number;
-      sample(`${duration}_bucket`, total, { le: String(BUCKETS[index] ?? '+Inf'), method, route });
-    }
-    sample(`${duration}_sum`, sumSeconds, { method, route });
-    sample(`${duration}_count`, total, { method, route });
-  }
+  add(
+    'histogram',
+    'http_request_duration_seconds',
+    'Time from admission until the response was closed.',
+    tallies.flatMap(durationSamples),
+  );
 
   if (audit !== null) {
     gauge('audit_bytes', 'Size of the audit log file that is written.', [audit.bytes]);
@@ -165,6 +143,23 @@ function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnap
     gauge('last_shutdown_exit_code', 'What the last stop ended with.', [exit_code]);
   }
   return text;
+}
+
+function requestSamples({ method, route, classes }: TallySnapshot): Sample[] {
+  const samples = classes.map((number, digit): Sample => {
+    return [number, { method, route, status_class: digit === 0 ? 'none' : `${digit}xx` }];
+  });
+  return samples.filter(([number]) => number > 0);
+}
+
+function durationSamples({ method, route, buckets, sumSeconds }: TallySnapshot): Sample[] {
+  let total = 0;
+  const samples = buckets.map((number, index): Sample => {
+    total += number;
+    return [total, { le: String(BUCKETS[index] ?? '+Inf'), method, route }, '_bucket'];
+  });
+  if (total === 0) return [];
+  return [...samples, [sumSeconds, { method, route }, '_sum'], [total, { method, route }, '_count']];
 }
 
 function secondsOf(iso: string): number {
