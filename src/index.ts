@@ -1,8 +1,7 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
-import type { App } from './app/app.ts';
-import { asApp } from './app/app.ts';
+import { type App, asApp } from './app/app.ts';
 import { InProcess } from './backends/in-process/in-process.ts';
 import { type Config, completeConfig } from './config/settings.ts';
 import { Controller } from './control/controller.ts';
@@ -22,8 +21,8 @@ export interface ServiceOptions {
 }
 
 /**
- * A service inside another program or a test. It takes no signals and never ends the process: call `start()`, and
- * `stop()` when the time has come.
+ * A service inside another program or a test. It handles no signals and never ends the process: call `start()`, and
+ * later `stop()`.
  * @throws ConfigError that lists all mistakes in `config`; StartError when `app` has another shape
  */
 export function createService({ app = {}, config: partial = {}, log }: ServiceOptions = {}): Service {
@@ -32,24 +31,17 @@ export function createService({ app = {}, config: partial = {}, log }: ServiceOp
   return new Service(Object.keys(app).length === 0 ? app : asApp(app, 'the app'), config, logger);
 }
 
-/** A controller and an in-process backend, as one. */
+/** A controller and its in-process backend. */
 export class Service {
-  readonly #controller: Controller;
-  readonly #backend: InProcess;
+  readonly #controller: Controller<InProcess>;
 
   constructor(app: App, config: Config, log: Logger) {
-    const made: { backend?: InProcess } = {};
     this.#controller = new Controller({
       config,
       log,
-      backend: (host) => {
-        made.backend = new InProcess(host, { app, config });
-        return made.backend;
-      },
+      backend: (host) => new InProcess(host, { app, config }),
       configure: () => ({ config, variables: {} }),
     });
-    if (made.backend === undefined) throw new Error('the controller has made no backend');
-    this.#backend = made.backend;
   }
 
   get state(): State {
@@ -63,12 +55,12 @@ export class Service {
 
   /** Requests admitted whose response is not closed. */
   get inFlight(): number {
-    return this.#backend.inFlight;
+    return this.#controller.backend.inFlight;
   }
 
   /** Where the service listens; null while it does not. */
   get address(): AddressInfo | null {
-    return addressOf(this.#backend.server);
+    return addressOf(this.#controller.backend.server);
   }
 
   /** Where the ops server listens; null while it does not, or when it is off. */
@@ -78,17 +70,17 @@ export class Service {
 
   /** The node:http server behind the gate, for a program that hands it connections of its own. */
   get server(): Server {
-    return this.#backend.server;
+    return this.#controller.backend.server;
   }
 
-  /** Resolves when the service has stopped, whoever asked for it. A failed start also settles it. */
+  /** Resolves when the service has stopped, by whatever order. A failed start also settles it. */
   get stopped(): Promise<ShutdownReport> {
     return this.#controller.stopped;
   }
 
-  /** What `GET /status` tells. */
+  /** The body of `GET /status`. */
   status(): Status {
-    return this.#controller.describe(this.#backend.status());
+    return this.#controller.describe(this.#controller.backend.status());
   }
 
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
@@ -133,14 +125,11 @@ export class Service {
   }
 }
 
-export type { App, StartContext } from './app/app.ts';
-export { defineApp } from './app/app.ts';
-export type { Config } from './config/settings.ts';
-export { ConfigError } from './config/settings.ts';
+export { type App, defineApp, type StartContext } from './app/app.ts';
+export { type Config, ConfigError } from './config/settings.ts';
 export { ExitCode, StartError } from './exit-code.ts';
 export type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 export type { Context } from './server/context.ts';
 export { InFlight } from './server/in-flight.ts';
-export type { ReadJsonOptions } from './server/response.ts';
-export { HttpError, readJson, sendJson } from './server/response.ts';
+export { HttpError, type ReadJsonOptions, readJson, sendJson } from './server/response.ts';
 export type { Handler, Mountable, Router, UpgradeHandler } from './server/router.ts';

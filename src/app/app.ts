@@ -11,21 +11,21 @@ import type { Router } from '../server/router.ts';
 export interface StartContext {
   readonly log: Logger;
   readonly config: Config;
-  /** Aborted when the service is told to stop before start() is done. It then has a second to settle. */
+  /** Aborted when a stop overtakes start(), which then has a second to settle. */
   readonly stopping: AbortSignal;
 }
 
-/** An application: what it opens, where it answers, and how it lets go. Every part may be left out. */
+/** Every part may be left out. */
 export interface App {
-  /** Opens what the routes need. The service does not listen before it is done. */
+  /** Opens what the routes need. The service listens once it is done. */
   start?(context: StartContext): unknown;
   /** Registers the routes; called once, before start(). */
   routes?(router: Router): unknown;
-  /** Lets go; called when the last request is done, with what is left of SHUTDOWN_TIMEOUT and at least a second. */
+  /** Closes it after the last request, within what is left of SHUTDOWN_TIMEOUT and at least a second. */
   stop?(): unknown;
 }
 
-/** Gives an application its types. The object is returned as it is. */
+/** Adds types, and returns the object as it is. */
 export function defineApp(app: App): App {
   return app;
 }
@@ -60,14 +60,12 @@ export function asApp(value: unknown, origin: string): App {
   if (typeof value !== 'object' || value === null) {
     throw new StartError(`${want}, got ${value === null ? 'null' : typeof value}`, ExitCode.Config);
   }
-  const parts = value as Record<string, unknown>;
-  for (const part of PARTS) {
-    if (parts[part] !== undefined && typeof parts[part] !== 'function') {
-      throw new StartError(`${want} of functions, got ${typeof parts[part]} for ${part}`, ExitCode.Config);
-    }
-  }
-  if (PARTS.every((part) => parts[part] === undefined)) {
-    throw new StartError(`${want}, got none of them`, ExitCode.Config);
+  const given = PARTS.filter((part) => Reflect.get(value, part) !== undefined);
+  if (given.length === 0) throw new StartError(`${want}, got none of them`, ExitCode.Config);
+  for (const part of given) {
+    const type = typeof Reflect.get(value, part);
+    if (type !== 'function')
+      throw new StartError(`${want} of functions, got ${type} for ${part}`, ExitCode.Config);
   }
   return value;
 }

@@ -9,8 +9,8 @@ import { type Holder, holderOf } from '../platform/state-lock.ts';
 import { fetchStatus, opsServer } from './operator.ts';
 
 /**
- * The service of this configuration. `none`: it does not run, for sure, and `staleFile` is a PID file it has left.
- * `unknown`: nothing tells whether it runs; a command must then change nothing and fail.
+ * The service of this configuration. `none`: it certainly does not run, and `staleFile` is a PID file it has left.
+ * `unknown`: nothing tells whether it runs, so a command must change nothing and fail.
  */
 export type Found =
   | { readonly kind: 'running'; readonly pid: number }
@@ -23,9 +23,9 @@ export function pidFileOf({ pidFile, stateDir }: Config): string {
 }
 
 /**
- * Finds the running service. Who locks STATE_DIR comes first, because a process answers for itself there. Without an
- * answer, because its event loop is blocked or its version knows no lock, the PID file and `running.json` name it; what
- * they cannot tell apart, the ops server does.
+ * Finds the running service. A process that locks STATE_DIR answers for itself. When none answers (a blocked event
+ * loop, or a version without the lock), the PID file and `running.json` name it, and the ops server confirms it where
+ * those two cannot tell it from another process.
  * @throws Error that names PID_FILE when it cannot be read
  */
 export async function findService(config: Config): Promise<Found> {
@@ -46,16 +46,16 @@ export async function findService(config: Config): Promise<Found> {
     const why = `process ${process.pid} on ${host} holds ${stateDir}, and cannot be signalled from here`;
     return { kind: 'unknown', why };
   }
-  const run = readRun(stateDir);
-  const pids = new Set([
-    ...(named.kind === 'pid' ? [named.pid] : []),
-    ...(run === undefined ? [] : [run.pid]),
-  ]);
-  for (const pid of pids) if (fateIn(stateDir, pid) === 'alive') return { kind: 'running', pid };
-  for (const pid of pids) {
-    if (fateIn(stateDir, pid) !== 'unknown') continue;
-    if ((await servedBy(config)) === pid) return { kind: 'running', pid };
-    const why = `process ${pid} is alive, and nothing in ${stateDir} or at the ops server tells whether it is the service`;
+  const pids = new Set([named.kind === 'pid' ? named.pid : [], readRun(stateDir)?.pid ?? []].flat());
+  const alive = [...pids].find((pid) => fateIn(stateDir, pid) === 'alive');
+  if (alive !== undefined) return { kind: 'running', pid: alive };
+  const unclear = [...pids].filter((pid) => fateIn(stateDir, pid) === 'unknown');
+  const [first] = unclear;
+  if (first !== undefined) {
+    const url = opsServer(config);
+    const status = url === undefined ? undefined : await fetchStatus(url).catch(() => undefined);
+    if (status !== undefined && unclear.includes(status.pid)) return { kind: 'running', pid: status.pid };
+    const why = `process ${first} is alive, and nothing in ${stateDir} or at the ops server tells whether it is the service`;
     return { kind: 'unknown', why };
   }
   if (holder.kind === 'silent') {
@@ -77,19 +77,9 @@ export async function findService(config: Config): Promise<Found> {
   }
 }
 
-/** What has become of a process that was the service of a state directory when its PID file was written. */
+/** What has become of the process that ran this state directory's service when its PID file was written. */
 export function fateIn(stateDir: string, pid: number): Fate {
   const run = readRun(stateDir);
   if (run?.pid === pid) return fateOf(run);
   return isAlive(pid) ? 'unknown' : 'dead';
-}
-
-/** The process that answers at the ops server; undefined when none does. */
-async function servedBy(config: Config): Promise<number | undefined> {
-  const url = opsServer(config);
-  if (url === undefined) return undefined;
-  return fetchStatus(url).then(
-    ({ pid }) => pid,
-    () => undefined,
-  );
 }

@@ -1,11 +1,11 @@
 import type { StatusEvent } from '../ops/status-stream.ts';
 
-/** An event comes each second: whoever is silent for so long is not there any more. */
+/** An event comes each second: a connection that is silent for this long is dead. */
 const SILENCE_MS = 5_000;
 
 /**
- * Listens to what the ops server tells those who watch, until it says goodbye.
- * @throws Error when nobody answers there, when the connection is lost or silent, and when `stop` is aborted
+ * Reads the status stream of an ops server until it ends.
+ * @throws Error when there is no answer, when the connection is lost or silent, and when `stop` is aborted
  */
 export async function follow(
   url: string,
@@ -27,7 +27,7 @@ export async function follow(
       for (const event of events) {
         const data = event.split('\n').find((line) => line.startsWith('data: '));
         const view = data === undefined ? {} : JSON.parse(data.slice('data: '.length));
-        // A goodbye may have found nothing to tell.
+        // The last event may be empty.
         if ('status' in view) hear(view);
       }
     }

@@ -29,14 +29,14 @@ export function run(): Promise<number> {
 }
 
 export function helpText(): string {
-  const rows = Object.values(SETTINGS).map(({ name, fallback, unit, help, live }) => {
+  const rows = SETTINGS.map(({ name, fallback, unit = '', help, change }) => {
     const value = fallback === '' ? 'unset' : `${fallback}${unit === '' ? '' : ` ${unit}`}`;
-    return `  ${`${name}${live ? '*' : ''}`.padEnd(25)}${value.padEnd(17)}${help}`;
+    return `  ${`${name}${change === 'reload' ? '*' : ''}`.padEnd(25)}${value.padEnd(17)}${help}`;
   });
   return `${USAGE}${rows.join('\n')}\n`;
 }
 
-/** A command line that cannot be understood is bad configuration. */
+/** Reports a command line or a configuration that cannot be used. @returns the exit code for it */
 export function complain(problem: unknown): number {
   const lines = problem instanceof ConfigError ? problem.mistakes : [messageOf(problem)];
   for (const line of lines) process.stderr.write(`master-agent: ${line} (see master-agent --help)\n`);

@@ -1,4 +1,4 @@
-import { readEnvironment } from '../config/environment.ts';
+import { readEnvironment, type Variables, withSystemd } from '../config/environment.ts';
 import { type Config, ConfigError, parseConfig } from '../config/settings.ts';
 import { readRun } from '../lifecycle/last-shutdown.ts';
 import type { Status } from '../ops/status.ts';
@@ -6,45 +6,34 @@ import type { Status } from '../ops/status.ts';
 /** How long the ops server may take to answer a command. */
 const ANSWER_MS = 2_000;
 
-/** The configuration a command goes by: the same environment and `.env` as the service's. @throws ConfigError */
+/** The configuration of a command: from the same environment and `.env` as the service's. @throws ConfigError */
 export function commandConfig(): Config {
-  return parseConfig(commandVariables());
+  return parseConfig(readEnvironment());
 }
 
 /**
- * For the commands that control a service which runs already: a mistake in settings that it may not even have read
- * yet must not keep anybody from stopping it. What says where it is cannot be mistaken; the rest is then the default.
+ * The configuration of a command that controls a running service. A mistake in settings, which the service may not
+ * have read yet, must not keep an operator from stopping it: then only what says where the service is counts.
  */
 export function controlConfig(): Config {
+  let variables: Variables = withSystemd(process.env);
   try {
-    return commandConfig();
+    variables = readEnvironment();
+    return parseConfig(variables);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    const { STATE_DIR, PID_FILE } = tolerantVariables();
+    const { STATE_DIR, PID_FILE } = variables;
     return parseConfig({ STATE_DIR, PID_FILE });
   }
 }
 
-function commandVariables(): Record<string, string | undefined> {
-  const variables = readEnvironment();
-  return { ...variables, STATE_DIR: variables.STATE_DIR || variables.STATE_DIRECTORY };
-}
-
-function tolerantVariables(): Record<string, string | undefined> {
-  try {
-    return commandVariables();
-  } catch {
-    return { ...process.env, STATE_DIR: process.env.STATE_DIR || process.env.STATE_DIRECTORY };
-  }
-}
-
-/** Where to ask: what the running service has noted, or else what the settings say. */
+/** The address that the running service has noted, or else the one in the settings. Undefined when it is off. */
 export function opsServer({ stateDir, opsHost, opsPort }: Config): string | undefined {
   const host = opsHost.includes(':') ? `[${opsHost}]` : opsHost;
   return readRun(stateDir)?.operator_door ?? (opsPort === 'off' ? undefined : `http://${host}:${opsPort}`);
 }
 
-/** @throws Error when nobody answers there in time, or with something else than a status */
+/** @throws Error when no ops server of ours answers there in time */
 export async function fetchStatus(url: string): Promise<Status> {
   const response = await fetch(`${url}/status`, { signal: AbortSignal.timeout(ANSWER_MS) });
   if (!response.ok) throw new Error(`${url}/status answered ${response.status}`);

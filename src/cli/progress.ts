@@ -1,22 +1,22 @@
-/** Where there is no terminal a line that goes on changing is printed at most so often. */
+/** Elsewhere than on a terminal, the least time between two versions of the same line. */
 const LINE_MS = 1_000;
 
-/** What is going on: redrawn in place on a terminal; plain lines, not too many, elsewhere. */
+/** Shows what is going on: redrawn in place on a terminal, as plain lines at a bounded rate elsewhere. */
 export class Progress {
   #shown = '';
   #shownMs = Number.NEGATIVE_INFINITY;
   #height = 1;
 
   /**
-   * @param line all there is to say, in one line that begins with what is going on and a colon
-   * @param details more lines, for a terminal alone; the first of all lines then
+   * @param line everything in one line, which begins with what is going on and a colon
+   * @param details what a terminal shows instead
    */
   show(line: string, details: readonly string[] = [line]): void {
     if (process.stdout.isTTY) this.#draw(details);
     else this.#print(line);
   }
 
-  /** Nothing more comes: what was drawn is taken away, or kept. */
+  /** Ends it, and keeps or removes what a terminal shows. */
   end(what: 'kept' | 'gone' = 'gone'): void {
     if (process.stdout.isTTY && this.#shown !== '')
       process.stdout.write(what === 'kept' ? '\n' : this.#wiped);
@@ -24,7 +24,7 @@ export class Progress {
   }
 
   #draw(lines: readonly string[]): void {
-    // A line that is broken by the terminal, or scrolled out of it, could not be found again. Some do not tell their size.
+    // A line that the terminal wraps or scrolls away cannot be redrawn. Some terminals do not know their size.
     const columns = process.stdout.columns || Number.POSITIVE_INFINITY;
     const rows = process.stdout.rows || Number.POSITIVE_INFINITY;
     const fitting = lines
@@ -37,7 +37,7 @@ export class Progress {
     this.#height = fitting.length;
   }
 
-  /** To the beginning of what was drawn, and everything behind that away. */
+  /** Moves to the beginning of what was drawn and clears the rest. */
   get #wiped(): string {
     return `${this.#height > 1 ? `\x1b[${this.#height - 1}A` : ''}\r\x1b[J`;
   }

@@ -16,32 +16,33 @@ import { version } from '../version.ts';
 import { fateIn } from './find-service.ts';
 import { complain, helpText } from './help.ts';
 
-/** How long the PID file may take to go: a disk that hangs does not hold the end. */
+/** How long removing the PID file may take: a disk that hangs must not delay the exit. */
 const DISK_MS = 500;
 
 /** `master-agent [serve] [APP]` */
 export async function run(args: readonly string[], signals: SignalTrap): Promise<number> {
-  let parsed: { values: { help?: boolean; version?: boolean }; positionals: string[] };
+  let app: string | undefined;
   try {
-    parsed = parseArgs({
+    const { values, positionals } = parseArgs({
       args: [...args],
       options: { help: { type: 'boolean', short: 'h' }, version: { type: 'boolean', short: 'v' } },
       allowPositionals: true,
     });
+    if (values.help || values.version) {
+      process.stdout.write(values.help ? helpText() : `${version}\n`);
+      return ExitCode.Ok;
+    }
+    if (positionals.length > 1) throw new Error(`want one application, got ${positionals.join(' ')}`);
+    [app] = positionals;
   } catch (error) {
     return complain(error);
   }
-  const { values, positionals } = parsed;
-  if (values.help) process.stdout.write(helpText());
-  else if (values.version) process.stdout.write(`${version}\n`);
-  else if (positionals.length > 1) return complain(`want one application, got ${positionals.join(' ')}`);
-  else return serve(signals, positionals[0]);
-  return ExitCode.Ok;
+  return serve(signals, app);
 }
 
 /**
  * The service as a process: settings from the environment, signals, a PID file, and the exit code at the end.
- * @param app the application's module when it was named on the command line; it goes before `APP`
+ * @param app the module named on the command line, which wins over `APP`
  */
 async function serve(signals: SignalTrap, app: string | undefined): Promise<ExitCode> {
   let pidFile: string | undefined;
@@ -82,7 +83,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   }
 }
 
-/** Loads only the one that is needed: a controller of workers runs nothing of what serves. */
+/** Loads only the backend that is needed: the controller of workers must not load what serves. */
 async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
   const { config } = settings;
   if (config.workers > 0) {
@@ -99,14 +100,13 @@ async function rehearseStop(config: Config, log: Logger): Promise<void> {
   rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
 }
 
-/** The settings, and all variables they came from with what was decided here filled in: what workers are given. */
+/** The settings, and the variables for workers with what was decided here filled in. */
 function configure(app: string | undefined): Settings {
   const given = readEnvironment();
   const variables = {
     ...given,
     APP: app ?? given.APP,
-    STATE_DIR: given.STATE_DIR || given.STATE_DIRECTORY,
-    // What the service manager has handed to this process is not the workers'.
+    // The service manager gave these to this process, not to its workers.
     NOTIFY_SOCKET: undefined,
     WATCHDOG_USEC: undefined,
     LISTEN_FDS: undefined,
@@ -122,16 +122,19 @@ function claimPidFile(file: string, stateDir: string, log: Logger): void {
     if (named.kind === 'unreadable')
       log.warn(`PID file ${file} held no process id, but ${JSON.stringify(named.content)}`);
     if (named.kind === 'pid' && named.pid !== process.pid) {
-      const fate = fateIn(stateDir, named.pid);
-      if (fate === 'dead') log.warn(`PID file ${file} was left by process ${named.pid}, which is dead`);
-      else if (fate === 'recycled')
-        log.warn(`PID file ${file} was left behind: process ${named.pid} is something else now`);
-      else {
+      const { pid } = named;
+      const fate = fateIn(stateDir, pid);
+      if (fate === 'alive' || fate === 'unknown') {
         const advice = fate === 'alive' ? '' : ' and may be a service; remove the file if it is none';
         throw new ConfigError([
-          `PID_FILE: want no other service on ${file}, got process ${named.pid}, which is alive${advice}`,
+          `PID_FILE: want no other service on ${file}, got process ${pid}, which is alive${advice}`,
         ]);
       }
+      log.warn(
+        fate === 'dead'
+          ? `PID file ${file} was left by process ${pid}, which is dead`
+          : `PID file ${file} was left behind: process ${pid} is something else now`,
+      );
     }
     writePidFile(file);
   } catch (error) {
@@ -154,7 +157,7 @@ function explain(error: unknown): ExitCode {
   }
   if (error instanceof StartError) {
     log.fatal(error.message);
-    // The line above is what an operator needs; where in the application it happened is for its author.
+    // The line above is for the operator, the stack for the author of the application.
     if (error.exitCode === ExitCode.Internal && error.cause !== undefined)
       log.error({ err: error.cause }, 'The cause');
     return error.exitCode;

@@ -1,13 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import type { Config } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
 import { escapeControl } from '../ops/escape-control.ts';
-import { drainLine, drainOf, type Status } from '../ops/status.ts';
-import type { StatusEvent } from '../ops/status-stream.ts';
+import type { Status } from '../ops/status.ts';
+import { drainLine } from '../ops/summary-line.ts';
+import { command, fail, say } from './command.ts';
 import { follow } from './follow.ts';
-import { complain } from './help.ts';
 import { controlConfig, fetchStatus, opsServer } from './operator.ts';
 import { Progress } from './progress.ts';
 
@@ -25,57 +24,37 @@ exit: 0 it answered, or --watch was ended; 1 nobody answered there; 78 bad confi
 
 const RETRY_MS = 1_000;
 
-export async function run(args: readonly string[]): Promise<number> {
-  let json: boolean | undefined;
-  let config: Config;
-  let isWatching: boolean | undefined;
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      options: {
-        json: { type: 'boolean' },
-        watch: { type: 'boolean' },
-        help: { type: 'boolean', short: 'h' },
-      },
-    });
-    if (values.help) {
-      process.stdout.write(HELP);
+export function run(args: readonly string[]): Promise<number> {
+  const options = { json: { type: 'boolean' }, watch: { type: 'boolean' } } as const;
+  return command(HELP, args, options, async ({ json, watch }) => {
+    const config = controlConfig();
+    const url = opsServer(config);
+    if (url === undefined) throw new Error('OPS_PORT: want it on to ask for the status, got off');
+    if (watch) return keepShowing(config, json === true);
+    try {
+      const status = await fetchStatus(url);
+      say(json ? JSON.stringify(status) : render(status));
       return ExitCode.Ok;
+    } catch (error) {
+      return fail(`No answer from the ops server at ${url}: ${messageOf(error)}`);
     }
-    json = values.json;
-    isWatching = values.watch;
-    config = controlConfig();
-  } catch (error) {
-    return complain(error);
-  }
-  const url = opsServer(config);
-  if (url === undefined) return complain('OPS_PORT: want it on to ask for the status, got off');
-  if (isWatching) return watch(config, json ?? false);
-  try {
-    const status = await fetchStatus(url);
-    process.stdout.write(json ? `${JSON.stringify(status)}\n` : render(status));
-    return ExitCode.Ok;
-  } catch (error) {
-    process.stderr.write(`No answer from the ops server at ${url}: ${messageOf(error)}\n`);
-    return 1;
-  }
+  });
 }
 
-/** Until somebody ends it. A service that goes is waited for, at whatever address it comes back. */
-async function watch(config: Config, json: boolean): Promise<number> {
+/** Shows each status until a signal ends it. Waits for a service that is gone, at whatever address it comes back. */
+async function keepShowing(config: Config, json: boolean): Promise<number> {
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
   const progress = new Progress();
-  const tell = (view: StatusEvent): void => {
-    if (json) process.stdout.write(`${JSON.stringify(view.status)}\n`);
-    else progress.show(lineOf(view), [view.headline, ...render(view.status).trimEnd().split('\n')]);
-  };
   let gone: Date | undefined;
   while (!stop.signal.aborted) {
     const url = opsServer(config) ?? '';
-    await follow(url, stop.signal, (view) => {
+    await follow(url, stop.signal, ({ headline, status, report }) => {
       gone = undefined;
-      tell(view);
+      if (json) return say(JSON.stringify(status));
+      // The line that `stop` shows, and at the end how the service has ended.
+      const line = report === undefined ? drainLine(status) : headline;
+      progress.show(line, [headline, ...render(status).split('\n')]);
     }).catch(() => undefined);
     if (stop.signal.aborted) break;
     gone ??= new Date();
@@ -87,16 +66,11 @@ async function watch(config: Config, json: boolean): Promise<number> {
   return ExitCode.Ok;
 }
 
-/** The same line as `stop` shows, and how it ended at the end. */
-function lineOf({ headline, status, report }: StatusEvent): string {
-  return report === undefined ? drainLine(drainOf(status)) : headline;
-}
-
 function render(status: Status): string {
   const { connections, rejected, last_shutdown: last } = status;
   const lines = [
     `${status.service} ${status.version}, process ${status.pid}: ${status.state} since ${status.since}`,
-    drainLine(drainOf(status)),
+    drainLine(status),
     `connections: ${connections.open} open, ${connections.idle} idle; refused: ${rejected.total}`,
     ...status.in_flight.oldest.map(
       ({ id, method, path, age_ms, phase }) =>
@@ -120,5 +94,5 @@ function render(status: Status): string {
         `${last.completed} completed, ${last.cut.length} cut, ${last.rejected} refused, exit ${last.exit_code}`,
     );
   }
-  return `${lines.join('\n')}\n`;
+  return lines.join('\n');
 }

@@ -1,14 +1,13 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { hasCode, messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
 import { readReport, reportFile } from '../lifecycle/last-shutdown.ts';
 import { escapeControl } from '../ops/escape-control.ts';
-import { drainLine, drainOf } from '../ops/status.ts';
+import { drainLine } from '../ops/summary-line.ts';
 import { isAlive } from '../platform/process-identity.ts';
-import { type Found, findService } from './find-service.ts';
-import { complain } from './help.ts';
+import { command, say } from './command.ts';
+import { findService } from './find-service.ts';
 import { controlConfig, fetchStatus, opsServer } from './operator.ts';
 import { Progress } from './progress.ts';
 
@@ -24,23 +23,16 @@ exit: as the service did (0 everything completed, 1 requests were cut); 0 when t
 `;
 
 const LOOK_MS = 100;
-/** Past its deadline by so much, a service is stuck. */
+/** A service that is still there this long after its deadline is stuck. */
 const PATIENCE_MS = 15_000;
 
-export async function run(args: readonly string[]): Promise<number> {
-  let config: ReturnType<typeof controlConfig>;
-  let found: Found;
-  try {
-    const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
-    if (values.help) {
-      process.stdout.write(HELP);
-      return ExitCode.Ok;
-    }
-    config = controlConfig();
-    found = await findService(config);
-  } catch (error) {
-    return complain(error);
-  }
+export function run(args: readonly string[]): Promise<number> {
+  return command(HELP, args, {}, stop);
+}
+
+async function stop(): Promise<number> {
+  const config = controlConfig();
+  const found = await findService(config);
   if (found.kind === 'none') {
     const { why, staleFile } = found;
     say(`Nothing to stop: ${why}${staleFile === undefined ? '' : ' (removed)'}`);
@@ -52,38 +44,30 @@ export async function run(args: readonly string[]): Promise<number> {
     return 1;
   }
   const { pid } = found;
-  // Looked up first: the note of the ops server's address goes when the service does.
+  // Before the signal: the note of this address goes when the service does.
   const url = opsServer(config);
   say(`Stopping process ${pid}`);
   try {
     process.kill(pid, 'SIGTERM');
   } catch (error) {
-    // Gone in this very moment: then its report is there.
+    // ESRCH: it has just ended, and has left its report.
     if (!hasCode(error, 'ESRCH'))
-      return complain(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
+      throw new Error(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
   }
   const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
   const progress = new Progress();
-  while (isAlive(pid)) {
-    if (performance.now() > stuckMs) {
-      progress.end();
-      say(
-        `Process ${pid} is still there past its deadline. See its log; the last resort is: kill -KILL ${pid}`,
-      );
-      return 1;
-    }
+  while (isAlive(pid) && performance.now() < stuckMs) {
     await delay(LOOK_MS);
-    if (url !== undefined)
-      await fetchStatus(url).then(
-        (status) => progress.show(drainLine(drainOf(status))),
-        () => undefined,
-      );
+    const status = url === undefined ? undefined : await fetchStatus(url).catch(() => undefined);
+    if (status !== undefined) progress.show(drainLine(status));
   }
   progress.end();
-  return conclude(pid, config.stateDir);
+  if (!isAlive(pid)) return tellHowItEnded(pid, config.stateDir);
+  say(`Process ${pid} is still there past its deadline. See its log; the last resort is: kill -KILL ${pid}`);
+  return 1;
 }
 
-function conclude(pid: number, stateDir: string): number {
+function tellHowItEnded(pid: number, stateDir: string): number {
   const report = readReport(reportFile(stateDir));
   if (report?.pid !== pid) {
     say(`Process ${pid} is gone, but left no report in ${stateDir}`);
@@ -97,8 +81,4 @@ function conclude(pid: number, stateDir: string): number {
   for (const { method, path, age_ms } of cut)
     say(`  cut: ${method} ${escapeControl(path)} after ${(age_ms / 1000).toFixed(1)} s`);
   return exit_code;
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

@@ -1,13 +1,12 @@
 import { userInfo } from 'node:os';
 import { createInterface } from 'node:readline/promises';
-import { parseArgs } from 'node:util';
 import { openAudit } from '../audit/open-audit.ts';
 import { auditFile, type Config } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import { readLatch, releaseLatch } from '../lifecycle/latch.ts';
 import { lockStateDir } from '../platform/state-lock.ts';
-import { complain } from './help.ts';
+import { command, say } from './command.ts';
 import { commandConfig } from './operator.ts';
 
 const HELP = `usage: master-agent unlatch [--reason TEXT]
@@ -22,43 +21,36 @@ exit: 0 unlatched, or it was not latched; 74 the audit log could not be written 
       78 no reason, or bad configuration
 `;
 
-export async function run(args: readonly string[]): Promise<number> {
+export function run(args: readonly string[]): Promise<number> {
+  return command(HELP, args, { reason: { type: 'string' } }, async ({ reason }) =>
+    unlatch(typeof reason === 'string' ? reason : undefined),
+  );
+}
+
+async function unlatch(given: string | undefined): Promise<number> {
+  const config = commandConfig();
+  const latch = readLatch(config.stateDir);
+  if (latch === undefined) {
+    say(`Not latched: there is no emergency.json in ${config.stateDir}`);
+    return ExitCode.Ok;
+  }
+  say(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}`);
+  const reason = (given ?? (await ask())).trim();
+  if (reason === '') throw new Error('--reason: want a text that says why it may start again, got nothing');
+  // A service that is still stopping must be gone first, and only one process may write the audit log.
+  const unlock = await lockStateDir(config.stateDir);
   try {
-    const { values } = parseArgs({
-      args: [...args],
-      options: { reason: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
-    });
-    if (values.help) {
-      process.stdout.write(HELP);
-      return ExitCode.Ok;
-    }
-    const config = commandConfig();
-    const latch = readLatch(config.stateDir);
-    if (latch === undefined) {
-      process.stdout.write(`Not latched: there is no emergency.json in ${config.stateDir}\n`);
-      return ExitCode.Ok;
-    }
-    process.stdout.write(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}\n`);
-    const reason = (values.reason ?? (await ask())).trim();
-    if (reason === '') return complain('--reason: want a text that says why it may start again, got nothing');
-    // A service that is still stopping must be gone before it may start again, and only one process writes the audit log.
-    const unlock = await lockStateDir(config.stateDir);
-    try {
-      await putOnRecord(config, { latch, by: whoAmI(), reason });
-      const kept = await releaseLatch(config.stateDir);
-      process.stdout.write(`Unlatched. The old latch is kept in ${kept}\n`);
-      return ExitCode.Ok;
-    } finally {
-      await unlock();
-    }
-  } catch (error) {
-    const code = complain(error);
-    return error instanceof StartError ? error.exitCode : code;
+    await putOnRecord(config, { latch, by: userName(), reason });
+    const kept = await releaseLatch(config.stateDir);
+    say(`Unlatched. The old latch is kept in ${kept}`);
+    return ExitCode.Ok;
+  } finally {
+    await unlock();
   }
 }
 
 /** A user of a container may have no name. */
-function whoAmI(): string {
+function userName(): string {
   try {
     return userInfo().username;
   } catch {
@@ -76,23 +68,21 @@ async function ask(): Promise<string> {
   }
 }
 
-/** @throws StartError 74 when the record is not on disk: then it has to stay latched */
+/** @throws StartError 74 when the record is not on disk: the service then has to stay latched */
 async function putOnRecord(config: Config, fields: object): Promise<void> {
   let failure: unknown;
+  const lost = (error: Error): void => {
+    failure = error;
+  };
   const silent = { info: () => undefined, warn: () => undefined };
   try {
-    const lost = (error: Error): void => {
-      failure = error;
-    };
     const log = openAudit(config, { log: silent, lost });
     log?.record('unlatch', { ...fields });
     if (log === undefined || (await log.close())) return;
+    const want = `AUDIT_LOG: want a log that can be written, got "${auditFile(config)}"`;
+    throw new StartError(`${want}: ${messageOf(failure)}`, ExitCode.AuditLost);
   } catch (error) {
     if (!(error instanceof StartError) || error.exitCode !== ExitCode.AuditLost) throw error;
     throw new StartError(`${error.message}. It stays latched`, error.exitCode);
   }
-  throw new StartError(
-    `AUDIT_LOG: want a log that can be written, got "${auditFile(config)}": ${messageOf(failure)}. It stays latched`,
-    ExitCode.AuditLost,
-  );
 }

@@ -4,14 +4,14 @@ import { parse, populate } from 'dotenv';
 import { hasCode, messageOf } from '../error.ts';
 import { ConfigError } from './settings.ts';
 
-type Variables = Readonly<Record<string, string | undefined>>;
+export type Variables = Readonly<Record<string, string | undefined>>;
 
-/** What the process was given, before any file was read. */
+/** The environment of this process before any file was read into it. */
 const given: Variables = { ...process.env };
 
 /**
- * The file a service manager has read into the environment at the start (EnvironmentFile in the unit names the same).
- * What it held then is no longer what it holds when the service reloads, so it is read anew and goes first.
+ * The file that the service manager read into the environment at the start (EnvironmentFile in the unit). It may have
+ * changed since, so each call reads it again and it wins over the environment.
  */
 const settingsFile = given.SETTINGS_FILE || undefined;
 const atTheStart = settingsFile === undefined ? {} : tryRead(settingsFile);
@@ -20,28 +20,29 @@ const atTheStart = settingsFile === undefined ? {} : tryRead(settingsFile);
 const TOKEN_CREDENTIAL = 'admin-token';
 
 /**
- * The environment, with what `.env` in the working directory adds to it. Variables of the application's own are put
- * into `process.env` too, as it expects. Read anew at each call, so a reload sees what was edited.
- * @throws ConfigError when there is a file that cannot be read
+ * The environment, completed from `.env` in the working directory and from what systemd provides. Variables of the
+ * application go into `process.env` too. Each call reads the files again, so that a reload sees what was edited.
+ * @throws ConfigError when a file is there and cannot be read
  */
-export function readEnvironment(): Record<string, string | undefined> {
+export function readEnvironment(): Variables {
   const added = settingsFile === undefined ? readFile('.env') : {};
   const decided = settingsFile === undefined ? {} : readFile(settingsFile);
   populate(process.env as Record<string, string>, { ...added, ...decided });
-  return withCredential({ ...added, ...withoutStale(given), ...decided });
+  // A line that is gone from the settings file is no setting any more, although the environment still has it.
+  const kept = Object.entries(given).filter(([name, value]) => atTheStart[name] !== value);
+  return withSystemd({ ...added, ...Object.fromEntries(kept), ...decided });
 }
 
-/** What was given, but for what came out of the settings file: a line that is gone from it is no setting any more. */
-function withoutStale(variables: Variables): Variables {
-  return Object.fromEntries(Object.entries(variables).filter(([name, value]) => atTheStart[name] !== value));
-}
-
-/** A token that is set by other means goes before the one that systemd keeps. */
-function withCredential(variables: Variables): Record<string, string | undefined> {
-  const { ADMIN_TOKEN, ADMIN_TOKEN_FILE, CREDENTIALS_DIRECTORY } = variables;
-  if (ADMIN_TOKEN || ADMIN_TOKEN_FILE || !CREDENTIALS_DIRECTORY) return variables;
-  const file = join(CREDENTIALS_DIRECTORY, TOKEN_CREDENTIAL);
-  return existsSync(file) ? { ...variables, ADMIN_TOKEN_FILE: file } : variables;
+/** systemd's state directory and token credential, where the settings name none. */
+export function withSystemd(variables: Variables): Variables {
+  const { STATE_DIR, STATE_DIRECTORY, ADMIN_TOKEN, ADMIN_TOKEN_FILE, CREDENTIALS_DIRECTORY } = variables;
+  const credential = CREDENTIALS_DIRECTORY ? join(CREDENTIALS_DIRECTORY, TOKEN_CREDENTIAL) : '';
+  const takesCredential = !ADMIN_TOKEN && !ADMIN_TOKEN_FILE && existsSync(credential);
+  return {
+    ...variables,
+    STATE_DIR: STATE_DIR || STATE_DIRECTORY,
+    ...(takesCredential ? { ADMIN_TOKEN_FILE: credential } : {}),
+  };
 }
 
 /** @throws ConfigError when it is there and cannot be read */
@@ -54,7 +55,7 @@ function readFile(path: string): Record<string, string> {
   }
 }
 
-/** As the service begins nobody can be told yet: the first reading says what is wrong. */
+/** Nothing can report a mistake this early; the first `readEnvironment` does. */
 function tryRead(path: string): Record<string, string> {
   try {
     return readFile(path);

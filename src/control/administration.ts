@@ -14,39 +14,31 @@ export interface AdministrationParts {
 
 /** Decides about requests to the administrator's routes, whichever process and port they came to. */
 export class Administration implements Admin {
+  /** Until it is set, the routes are closed. */
+  readonly credential = new Credential();
   readonly #parts: AdministrationParts;
-  readonly #credential = new Credential();
-  /** Refused attempts that came after the first one of their kind, which was told at once. */
+  /** Refused attempts since the first one of their kind, which was logged at once. */
   readonly #more = new Map<Attempt, number>();
 
   constructor(parts: AdministrationParts) {
     this.#parts = parts;
   }
 
-  get isOpen(): boolean {
-    return this.#credential.isSet;
-  }
-
-  /** @param token the administrator's; undefined closes the routes */
-  use(token: string | undefined): void {
-    this.#credential.set(token);
-  }
-
   async ask(request: AdminRequest): Promise<AdminAnswer> {
     const { log, audit, emergencyShutdown } = this.#parts;
     const { address, reason } = request;
-    const attempt = this.#credential.check(request);
+    const attempt = this.credential.check(request);
     audit()?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
     if (attempt !== 'accepted') {
-      this.#tellRefused(attempt, address);
-      return { attempt, retryAfter: this.#credential.retryAfter(request) };
+      this.#logRefused(attempt, address);
+      return { attempt, retryAfter: this.credential.retryAfter(request) };
     }
     log.info(`Administrator's route used from ${address}: ${attempt}`);
     return { attempt, latched: await emergencyShutdown(reason, address) };
   }
 
-  /** The first of a kind at once, a flood in one line. */
-  #tellRefused(attempt: Attempt, address: string): void {
+  /** Logs the first of a kind at once, and a flood in one line. */
+  #logRefused(attempt: Attempt, address: string): void {
     const { log } = this.#parts;
     const more = this.#more.get(attempt);
     this.#more.set(attempt, more === undefined ? 0 : more + 1);

@@ -5,24 +5,21 @@ import type { ExitCode } from '../exit-code.ts';
 import type { CutRequest } from '../lifecycle/last-shutdown.ts';
 import type { Lifecycle, StopOrder } from '../lifecycle/lifecycle.ts';
 import type { Admin } from '../ops/admin.ts';
-import type { LoopDelayFigures, OpenRequest, Status, WorkerStatus } from '../ops/status.ts';
-import type { TallySnapshot } from '../server/tally.ts';
+import type { MetricsSnapshot } from '../ops/metrics.ts';
+import type { Status } from '../ops/status.ts';
 
-/**
- * What serves, whatever it is: this process, worker processes, a program. The controller decides, a backend obeys.
- * The methods stand in the order in which a life calls them.
- */
+/** What serves: this process, worker processes, a program. The methods stand in the order in which a life calls them. */
 export interface Backend {
   /** Where it accepts requests, for people. */
   readonly where: string;
-  /** Whether a request that came now would be answered by a handler, as far as the backend can tell. */
+  /** Whether a handler would answer a request that came now, as far as the backend can tell. */
   readonly ready: boolean;
-  /** Whether all that serves has lately shown that its event loop turns. */
+  /** Whether all event loops that serve have turned lately. */
   readonly responsive: boolean;
   /** 1 for the first set of code and settings, one more after each reload. */
   readonly generation: number;
 
-  /** Starts what serves. It accepts nothing yet. @throws StartError or ConfigError; then `kill` cleans up */
+  /** Accepts nothing yet. @throws StartError or ConfigError; then `kill` cleans up */
   start(audit: AuditLog | undefined): Promise<void>;
   /** Accepts requests from now on. @throws ConfigError when the address cannot be had */
   open(): Promise<void>;
@@ -48,9 +45,9 @@ export interface Backend {
   drainAcceptQueue(): Promise<number>;
   /** Stops the application and ends the connections that are left. */
   close(limits: CloseLimits): Promise<Closed>;
-  /** Ends everything at once: a start has failed. */
+  /** Ends everything at once, after a failed start. */
   kill(): Promise<void>;
-  /** The process ends in this turn, by somebody else's order: puts what is in flight on record and names it. */
+  /** The application ends the process in this turn of the loop: puts what is in flight on record. @returns it */
   lose(): readonly CutRequest[];
 }
 
@@ -68,7 +65,7 @@ export interface Host {
   changed(): void;
 }
 
-/** Settings, and the variables they came from: what the processes of a backend are given. */
+/** Settings, and the variables they came from, which worker processes are given. */
 export interface Settings {
   readonly config: Config;
   readonly variables: NodeJS.ProcessEnv;
@@ -77,7 +74,7 @@ export interface Settings {
 /** What was ended by force. */
 export interface Cut {
   readonly requests: readonly CutRequest[];
-  /** Work in flight that is no request of ours, or whose name is lost. */
+  /** Work in flight that is no request, or whose name is lost. */
   readonly unnamed: number;
 }
 
@@ -85,7 +82,7 @@ export interface Cut {
 export interface CloseLimits {
   /** For the application's stop(). */
   readonly stopMs: number;
-  /** For all of it, an audit log of the backend's own included. */
+  /** For everything, including a worker's audit log. */
   readonly closeMs: number;
 }
 
@@ -95,24 +92,15 @@ export interface Closed {
   readonly completed: number;
   readonly aborted: number;
   readonly refused: number;
-  /** Let in after the drain, and cut. */
+  /** Admitted after the drain, and cut. */
   readonly cut: readonly CutRequest[];
   /** `Ok`; `Internal` when stop() failed, `Forced` when it was late, `AuditLost` when records are lost. */
   readonly exitCode: ExitCode;
 }
 
 /** What only a backend knows: plain data, which can cross to another process. */
-export interface BackendStatus {
-  readonly generation: number;
-  readonly in_flight: { readonly count: number; readonly oldest: readonly OpenRequest[] };
-  readonly connections: Status['connections'];
-  readonly rejected: Status['rejected'];
-  readonly tallies: readonly TallySnapshot[];
-  /** Requests cut since the start. */
-  readonly cut: number;
-  readonly event_loop: LoopDelayFigures | null;
-  /** Null without workers. */
-  readonly workers: readonly WorkerStatus[] | null;
-  /** Workers that ended and were replaced, and those of them that were killed because their event loop was blocked. */
-  readonly replaced: { readonly ended: number; readonly blocked: number } | null;
-}
+export type BackendStatus = Pick<
+  Status,
+  'generation' | 'in_flight' | 'connections' | 'rejected' | 'event_loop' | 'workers'
+> &
+  Pick<MetricsSnapshot, 'tallies' | 'cut' | 'replaced'>;

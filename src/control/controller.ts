@@ -19,26 +19,21 @@ import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { version } from '../version.ts';
 import { Administration } from './administration.ts';
 import type { Backend, BackendStatus, Host, Settings } from './backend.ts';
-import { type ControlFacts, metricsOf, statusOf } from './facts.ts';
+import { type ControlFacts, statusOf } from './facts.ts';
 import { Reloads } from './reloads.ts';
 import { ServiceManager } from './service-manager.ts';
-import { logCut, type StopPlan, stop } from './stop.ts';
+import { logCut, stop } from './stop.ts';
 import { checkStopBudget } from './stop-budget.ts';
 
-/** What small files of the state directory may take to be written: a disk that does not answer holds no stop. */
+/** How long a small file of the state directory may take: a disk that does not answer must not delay a stop. */
 const STATE_FILE_MS = 500;
 
-/** Why the service has to stop, and how much of a hurry there is. */
-interface Order extends Pick<StopPlan, 'reason' | 'announcement' | 'delayMs'> {
-  readonly exitCode: ExitCode;
-}
-
-export interface ControllerParts {
+export interface ControllerParts<B extends Backend> {
   readonly config: Config;
   readonly log: Logger;
   /** Makes what serves. */
-  readonly backend: (host: Host) => Backend;
-  /** Default: nobody is told. */
+  readonly backend: (host: Host) => B;
+  /** Default: there is no service manager. */
   readonly notifier?: Notifier;
   /** Reads the settings anew. @throws ConfigError */
   readonly configure: () => Settings;
@@ -48,16 +43,17 @@ export interface ControllerParts {
  * Owns the life of a service, whatever serves: its state, the orders to stop, the deadline, the latch, reloads, the
  * ops server, and what outlives the process. With workers its process runs no application code.
  */
-export class Controller {
+export class Controller<B extends Backend = Backend> {
   readonly lifecycle: Lifecycle;
+  readonly backend: B;
   readonly #log: Logger;
-  readonly #manager: ServiceManager;
   readonly #configure: () => Settings;
-  readonly #backend: Backend;
+  readonly #manager: ServiceManager;
   readonly #admin: Administration;
   readonly #reloads: Reloads;
-  readonly #hurry = { lockNow: deferred<void>(), cutNow: deferred<void>() };
-  readonly #over = deferred<ShutdownReport>();
+  readonly #lockNow = deferred<void>();
+  readonly #cutNow = deferred<void>();
+  readonly #stopped = deferred<ShutdownReport>();
   /** Requests that the stop under way has cut. */
   readonly #cut: CutRequest[] = [];
   #config: Config;
@@ -66,14 +62,14 @@ export class Controller {
   #audit: AuditLog | undefined;
   #starting: Promise<void> | undefined;
   #finishing: Promise<void> | undefined;
-  /** What a stop that goes well ends with: the gravest of what ordered it. */
+  /** The gravest that an order to stop asks for. A stop that goes well ends with it. */
   #exitCode: ExitCode = ExitCode.Ok;
   #inFlightAtLock: number | undefined;
   #emergency: Emergency | undefined;
-  /** The latch on its way to the disk; resolves to whether it is there. */
+  /** Resolves to whether the last latch is on disk. */
   #latching: Promise<boolean> = Promise.resolve(false);
 
-  constructor({ config, log, backend, notifier = SILENT, configure }: ControllerParts) {
+  constructor({ config, log, backend, notifier = SILENT, configure }: ControllerParts<B>) {
     this.#config = config;
     this.#log = log;
     this.#configure = configure;
@@ -87,7 +83,7 @@ export class Controller {
       audit: () => this.#audit,
       emergencyShutdown: (reason, by) => this.emergencyShutdown(reason, by),
     });
-    this.#backend = backend({
+    this.backend = backend({
       log,
       lifecycle: this.lifecycle,
       admin: this.#admin,
@@ -99,7 +95,7 @@ export class Controller {
       log,
       stateDir: config.stateDir,
       reload: () => this.#reload(),
-      generation: () => this.#backend.generation,
+      generation: () => this.backend.generation,
       began: () => {
         this.#manager.reloading();
         this.#ops?.changed();
@@ -112,9 +108,9 @@ export class Controller {
     });
   }
 
-  /** Resolves when the service has stopped, whoever asked for it. A failed start also settles it. */
+  /** Resolves when the service has stopped, by whatever order. A failed start also settles it. */
   get stopped(): Promise<ShutdownReport> {
-    return this.#over.promise;
+    return this.#stopped.promise;
   }
 
   /** Where the ops server listens; null while it does not, or when it is off. */
@@ -122,43 +118,17 @@ export class Controller {
     return this.#ops === undefined ? null : addressOf(this.#ops.server);
   }
 
-  /** What `GET /status` tells, from what the backend has told. */
-  describe(backend: BackendStatus): Status {
-    return statusOf(this.#facts, backend);
-  }
-
-  /** In a few words, for the service manager. */
-  get #serving(): string {
-    const { workers } = this.#config;
-    return workers === 0 ? 'Serving' : `Serving: generation ${this.#backend.generation}, ${workers} workers`;
-  }
-
-  async #status(): Promise<Status> {
-    return statusOf(this.#facts, await this.#backend.status());
-  }
-
-  get #facts(): ControlFacts {
-    return {
-      lifecycle: this.lifecycle,
-      reloads: this.#reloads,
-      audit: this.#audit,
-      lastShutdown: this.#record?.last,
-      inFlightAtLock: this.#inFlightAtLock,
-      emergency: this.#emergency,
-    };
-  }
-
   /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError or ConfigError */
   async start(): Promise<void> {
     if (this.#starting === undefined) {
       this.#starting = this.#bringUp();
-      this.#starting.catch((error) => this.#over.resolve(failedStart(error)));
+      this.#starting.catch((error) => this.#stopped.resolve(failedStart(error)));
     }
-    // The application's start() may never settle; a stop does not wait for it for ever, and neither does our caller.
+    // The application's start() may never settle, and a stop does not wait for it.
     await Promise.race([this.#starting, this.stopped]);
   }
 
-  /** STARTING, from top to bottom. Each step is a line in the log; whatever fails, all that was opened is closed. */
+  /** STARTING, from top to bottom. Each step is a line in the log. A failure closes all that was opened. */
   async #bringUp(): Promise<void> {
     const config = this.#config;
     const overtaken = (): boolean => this.lifecycle.state !== 'starting';
@@ -175,22 +145,22 @@ export class Controller {
       await this.#openState(config);
       this.#audit = openAudit(config, { log: this.#log, lost: (error) => this.#auditLost(error) });
       this.#audit?.record('state', { state: 'starting' });
-      this.#admin.use(token);
+      this.#admin.credential.set(token);
       this.#log.info(
-        this.#admin.isOpen
+        this.#admin.credential.isSet
           ? "Administrator's credential loaded"
           : "No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
       );
       if (overtaken()) return;
-      await this.#backend.start(this.#audit);
-      // A signal that came meanwhile is only heard when the loop has turned.
+      await this.backend.start(this.#audit);
+      // The loop has to turn for a signal that came meanwhile to be heard.
       await afterReading(0);
       if (overtaken()) return;
-      await this.#backend.open();
+      await this.backend.open();
       if (overtaken()) return;
       this.lifecycle.to('running');
-      this.#log.info(`Service state: RUNNING - Accepting requests on ${this.#backend.where}`);
-      this.#manager.feedWatchdog(() => this.#backend.responsive);
+      this.#log.info(`Service state: RUNNING - Accepting requests on ${this.backend.where}`);
+      this.#manager.feedWatchdog(() => this.backend.responsive);
       this.#manager.running(this.#serving);
     } catch (error) {
       if (overtaken()) {
@@ -198,12 +168,17 @@ export class Controller {
         if (!stopped) this.#log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`);
         return;
       }
-      await this.#giveUp();
+      this.lifecycle.to('stopped');
+      this.#finishing = Promise.resolve();
+      await this.backend.kill();
+      await this.#ops?.close(undefined);
+      await this.#audit?.close();
+      await within(STATE_FILE_MS, this.#record?.abandon() ?? Promise.resolve());
       throw error;
     }
   }
 
-  /** What there is one of, however many processes serve: the record of the last run, and the ops server. */
+  /** Opens what exists once, however many processes serve: the record of the last run, and the ops server. */
   async #openState(config: Config): Promise<void> {
     this.#record = await ShutdownRecord.open(config.stateDir);
     const { last } = this.#record;
@@ -216,69 +191,46 @@ export class Controller {
       lifecycle: this.lifecycle,
       log: this.#log,
       admin: this.#admin,
-      ready: () => this.lifecycle.ready && this.#backend.ready,
+      ready: () => this.lifecycle.ready && this.backend.ready,
       status: () => this.#status(),
-      metrics: async () => metricsOf(this.#facts, await this.#backend.status()),
+      metrics: async () => {
+        const backend = await this.backend.status();
+        const { tallies, cut, replaced } = backend;
+        return { status: this.describe(backend), tallies, cut, replaced, reloads: this.#reloads.counts };
+      },
     });
     if (this.#ops !== undefined) await this.#record.announce(urlOf(this.#ops.server));
-  }
-
-  /** The start has failed: what it had opened is closed. */
-  async #giveUp(): Promise<void> {
-    this.lifecycle.to('stopped');
-    this.#finishing = Promise.resolve();
-    await this.#backend.kill();
-    await this.#ops?.close(undefined);
-    await this.#audit?.close();
-    await within(STATE_FILE_MS, this.#record?.abandon() ?? Promise.resolve());
   }
 
   /**
    * Stops the service: locks it, lets what is in flight end, and leaves. Only the first call begins a stop; each
    * resolves with the same report when it is over.
-   * @param reason for the log and the report; a signal's name, or whatever the caller is
+   * @param reason for the log and the report: the name of a signal, or of the caller
    */
   stop(reason: string, delayMs = this.#config.shutdownDelayMs): Promise<ShutdownReport> {
     const signal = reason.startsWith('SIG') ? signalNumber(reason as NodeJS.Signals) : undefined;
-    this.#order({
-      reason,
-      announcement: signal === undefined ? `Asked to stop by ${reason}.` : `Received signal ${signal}.`,
-      delayMs,
-      exitCode: ExitCode.Ok,
-    });
-    return this.stopped;
+    const announcement = signal === undefined ? `Asked to stop by ${reason}.` : `Received signal ${signal}.`;
+    return this.#order(reason, announcement, ExitCode.Ok, delayMs);
   }
 
   /** Cuts what is in flight, now. Without a stop under way it begins one. */
   force(reason: string): Promise<ShutdownReport> {
     const stopped = this.stop(reason);
-    this.#hurry.cutNow.resolve();
+    this.#cutNow.resolve();
     return stopped;
   }
 
-  /** The code has broken in a way that no request can be blamed for: stop with what can still be saved. */
+  /** The code has broken, and no single request is to blame: stops with what can still be saved. */
   crash(origin: string, error: unknown): Promise<ShutdownReport> {
     this.#log.fatal({ err: error }, `Crash (${origin}): ${messageOf(error)}`);
-    this.#order({
-      reason: 'crash',
-      announcement: 'The application has crashed.',
-      delayMs: 0,
-      exitCode: ExitCode.Internal,
-    });
-    return this.stopped;
+    return this.#order('crash', 'The application has crashed.', ExitCode.Internal);
   }
 
-  /** Without its audit log the service does not go on. */
+  /** The service must not go on without its audit log. With workers, each of them may report the loss. */
   #auditLost(error: Error): void {
-    // With workers each of them finds out, and one of them is enough.
     if (this.#exitCode === ExitCode.AuditLost) return;
     this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
-    this.#order({
-      reason: 'audit',
-      announcement: 'The audit log is lost.',
-      delayMs: 0,
-      exitCode: ExitCode.AuditLost,
-    });
+    void this.#order('audit', 'The audit log is lost.', ExitCode.AuditLost);
   }
 
   /**
@@ -287,15 +239,10 @@ export class Controller {
    */
   emergencyShutdown(reason: string, by: string): Promise<boolean> {
     this.#emergency ??= { by, reason };
-    const told = `Emergency shutdown by ${by}${reason === '' ? '' : `: ${JSON.stringify(reason)}`}`;
-    this.#log.warn({ by, emergency: reason }, told);
-    this.#order({
-      reason: 'emergency',
-      announcement: 'Emergency shutdown.',
-      delayMs: 0,
-      exitCode: ExitCode.Ok,
-    });
-    // In their order: the last one's reason is the one that is kept.
+    const why = reason === '' ? '' : `: ${JSON.stringify(reason)}`;
+    this.#log.warn({ by, emergency: reason }, `Emergency shutdown by ${by}${why}`);
+    void this.#order('emergency', 'Emergency shutdown.', ExitCode.Ok);
+    // One after the other, so that the last reason is the one on disk.
     this.#latching = this.#latching.then(() => this.#latch(reason, by));
     return this.#latching;
   }
@@ -304,9 +251,8 @@ export class Controller {
     const { stateDir } = this.#config;
     let latched = false;
     try {
-      const latch = { time: new Date().toISOString(), by, reason };
-      latched = await within(STATE_FILE_MS, setLatch(stateDir, latch));
-      if (!latched) throw new Error('the disk does not answer');
+      await onDisk(setLatch(stateDir, { time: new Date().toISOString(), by, reason }));
+      latched = true;
       this.#log.warn('Latched: the service will not start before "master-agent unlatch"');
     } catch (error) {
       this.#log.error(
@@ -319,20 +265,24 @@ export class Controller {
   }
 
   /** The first order begins the stop. A later one may make it graver, or end its lame duck. */
-  #order(order: Order): void {
-    this.#exitCode = graverOf(this.#exitCode, order.exitCode);
-    if (order.delayMs === 0) this.#hurry.lockNow.resolve();
-    this.#finishing ??= this.#finish(order).then(this.#over.resolve, this.#over.reject);
-    // A lame duck is no state of its own, but everybody who watches wants to see it.
+  #order(reason: string, announcement: string, exitCode: ExitCode, delayMs = 0): Promise<ShutdownReport> {
+    this.#exitCode = graverOf(this.#exitCode, exitCode);
+    if (delayMs === 0) this.#lockNow.resolve();
+    this.#finishing ??= this.#finish(reason, announcement, delayMs).then(
+      this.#stopped.resolve,
+      this.#stopped.reject,
+    );
+    // A lame duck is no state of its own, but the status shows it.
     this.#ops?.changed();
+    return this.stopped;
   }
 
-  async #finish(order: Order): Promise<ShutdownReport> {
+  async #finish(reason: string, announcement: string, delayMs: number): Promise<ShutdownReport> {
     const { enableFailSafe, shutdownTimeoutMs } = this.#config;
     const stopping = stop(
       {
         lifecycle: this.lifecycle,
-        backend: this.#backend,
+        backend: this.backend,
         log: this.#log,
         cut: this.#cut,
         locked: (inFlight) => {
@@ -345,42 +295,28 @@ export class Controller {
         },
       },
       {
-        ...order,
-        exitCode: () => this.#exitCode,
+        reason,
+        announcement,
+        delayMs,
         timeoutMs: shutdownTimeoutMs,
         failSafe: enableFailSafe,
-        lockNow: this.#hurry.lockNow.promise,
-        cutNow: this.#hurry.cutNow.promise,
+        exitCode: () => this.#exitCode,
+        lockNow: this.#lockNow.promise,
+        cutNow: this.#cutNow.promise,
       },
     );
-    // Locked first, told after.
-    const endProgress = this.#manager.stopping(order.delayMs + shutdownTimeoutMs);
+    // After the call above, which locks in this turn of the loop.
+    const endProgress = this.#manager.stopping(delayMs + shutdownTimeoutMs);
     const report = await stopping;
     endProgress();
-    await this.#keep(report);
-    this.#log.info({ report }, 'Service shutdown complete');
-    await this.#ops?.close(report);
-    return report;
-  }
-
-  async #keep(report: ShutdownReport): Promise<void> {
     try {
-      if (this.#record === undefined) return;
-      if (!(await within(STATE_FILE_MS, this.#record.close(report))))
-        throw new Error('the disk does not answer');
+      if (this.#record !== undefined) await onDisk(this.#record.close(report));
     } catch (error) {
       this.#log.error({ err: error }, `The report of this stop could not be kept: ${messageOf(error)}`);
     }
-  }
-
-  /** The process ends in this turn, by the application's order: what that cuts is named and on record. */
-  lose(code: number): void {
-    const { state } = this.lifecycle;
-    if (state !== 'stopped') {
-      this.#log.fatal(`The application has ended the process, with ${code}, while it was ${state}`);
-      logCut(this.#log, this.#backend.lose());
-    }
-    this.#audit?.closeNow();
+    this.#log.info({ report }, 'Service shutdown complete');
+    await this.#ops?.close(report);
+    return report;
   }
 
   #noteCut(requests: readonly CutRequest[]): void {
@@ -388,11 +324,21 @@ export class Controller {
     logCut(this.#log, requests);
   }
 
+  /** The application ends the process in this turn of the loop: logs and records what that cuts. */
+  lose(code: number): void {
+    const { state } = this.lifecycle;
+    if (state !== 'stopped') {
+      this.#log.fatal(`The application has ended the process, with ${code}, while it was ${state}`);
+      logCut(this.#log, this.backend.lose());
+    }
+    this.#audit?.closeNow();
+  }
+
   /** Takes new settings, and with workers new code. A mistake in them changes nothing. Files are reopened in any case. */
   reload(): void {
     this.#log.info('Received signal 1. Reloading...');
     this.#reopenFiles();
-    this.#reloads.ask();
+    void this.#reloads.ask();
   }
 
   /** Continues in new files where the old ones were renamed, and changes nothing else. */
@@ -403,10 +349,9 @@ export class Controller {
 
   #reopenFiles(): void {
     this.#audit?.reopen();
-    this.#backend.reopen();
+    this.backend.reopen();
   }
 
-  /** @throws Error that says why everything stays as it was */
   async #reload(): Promise<string> {
     const { state, order, ready } = this.lifecycle;
     if (!ready) throw new Error(`the service is ${order === undefined ? state : 'stopping'}`);
@@ -416,21 +361,50 @@ export class Controller {
   /** Puts new settings in place. @throws Error that says why everything stays as it was */
   async apply(settings: Settings): Promise<string> {
     const { config } = settings;
-    // Read first: a file that is missing must leave everything as it was.
+    // Read first: a missing file must leave everything as it was.
     const token = readToken(config);
     readAuditKey(config);
-    const done = await this.#backend.reload(settings);
+    const done = await this.backend.reload(settings);
     this.#config = config;
-    this.#admin.use(token);
+    this.#admin.credential.set(token);
     this.#log.level = config.logLevel;
     checkStopBudget(config, this.#log);
     return done;
   }
+
+  /** `GET /status`, from what the backend has told. */
+  describe(backend: BackendStatus): Status {
+    const facts: ControlFacts = {
+      lifecycle: this.lifecycle,
+      reloads: this.#reloads,
+      audit: this.#audit,
+      lastShutdown: this.#record?.last,
+      inFlightAtLock: this.#inFlightAtLock,
+      emergency: this.#emergency,
+    };
+    return statusOf(facts, backend);
+  }
+
+  async #status(): Promise<Status> {
+    return this.describe(await this.backend.status());
+  }
+
+  /** For the service manager. */
+  get #serving(): string {
+    const { workers } = this.#config;
+    return workers === 0 ? 'Serving' : `Serving: generation ${this.backend.generation}, ${workers} workers`;
+  }
 }
 
-/** What a failed start comes to, for those who wait for the end. It is in no file: the run never began. */
+/** @throws Error when the disk does not answer in time, or what the write has failed with */
+async function onDisk(written: Promise<void>): Promise<void> {
+  if (!(await within(STATE_FILE_MS, written))) throw new Error('the disk does not answer');
+}
+
+/** What `stopped` resolves with after a failed start. No file holds it, because the run never began. */
 function failedStart(error: unknown): ShutdownReport {
   const now = new Date().toISOString();
+  const known = error instanceof StartError || error instanceof ConfigError;
   return {
     unclean: false,
     pid: process.pid,
@@ -444,7 +418,6 @@ function failedStart(error: unknown): ShutdownReport {
     aborted: 0,
     cut: [],
     rejected: 0,
-    exit_code:
-      error instanceof StartError || error instanceof ConfigError ? error.exitCode : ExitCode.Internal,
+    exit_code: known ? error.exitCode : ExitCode.Internal,
   };
 }

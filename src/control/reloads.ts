@@ -1,47 +1,33 @@
 import type { Logger } from 'pino';
 import { messageOf } from '../error.ts';
 import { keepReloadOutcome, type ReloadOutcome, refusalOf } from '../lifecycle/last-reload.ts';
+import { oneAtATime } from '../platform/one-at-a-time.ts';
 
-/** What reloads work on. */
 export interface ReloadParts {
   readonly log: Logger;
   readonly stateDir: string;
-  /** Puts new settings and code in place, and says what it did. @throws Error that says why the old ones stay */
+  /** Puts new settings and code in place. @returns what it did @throws Error that says why the old ones stay */
   readonly reload: () => Promise<string>;
   readonly generation: () => number;
   readonly began: () => void;
   readonly ended: (outcome: ReloadOutcome) => void;
 }
 
-/** One reload at a time. However many are asked for meanwhile, one more follows: it finds what they all want to see. */
+/** Reloads one at a time, and keeps how they went. */
 export class Reloads {
   readonly counts: Record<ReloadOutcome['outcome'], number> = { done: 0, refused: 0 };
   last: ReloadOutcome | undefined;
-  /** When the one that is under way began. */
+  /** When the reload under way began. */
   startedAt: Date | undefined;
-  readonly #parts: ReloadParts;
-  #queued = false;
+  readonly ask: () => Promise<void>;
 
   constructor(parts: ReloadParts) {
-    this.#parts = parts;
+    this.ask = oneAtATime(() => this.#run(parts));
   }
 
-  ask(): void {
-    this.#queued = true;
-    if (this.startedAt === undefined) void this.#runQueued();
-  }
-
-  async #runQueued(): Promise<void> {
-    while (this.#queued) {
-      this.#queued = false;
-      await this.#run();
-    }
-  }
-
-  async #run(): Promise<void> {
-    const { log, stateDir, reload, generation, began, ended } = this.#parts;
-    const startedMs = Date.now();
-    this.startedAt = new Date(startedMs);
+  async #run({ log, stateDir, reload, generation, began, ended }: ReloadParts): Promise<void> {
+    this.startedAt = new Date();
+    const started_ms = this.startedAt.getTime();
     const beganMs = performance.now();
     began();
     let done = '';
@@ -54,7 +40,7 @@ export class Reloads {
     const outcome: ReloadOutcome = {
       outcome: reason === '' ? 'done' : 'refused',
       reason,
-      started_ms: startedMs,
+      started_ms,
       duration_ms: Math.round(performance.now() - beganMs),
       pid: process.pid,
       generation: generation(),

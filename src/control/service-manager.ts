@@ -1,5 +1,6 @@
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
-import { drainLine, drainOf, type Status } from '../ops/status.ts';
+import type { Status } from '../ops/status.ts';
+import { drainLine } from '../ops/summary-line.ts';
 import type { Notifier } from '../platform/systemd.ts';
 import { FLUSH_MS } from './stop-budget.ts';
 
@@ -22,16 +23,16 @@ export class ServiceManager {
     if (this.#lifecycle.ready) this.#notifier.reloading();
   }
 
-  /** The service runs, for the first time or after a reload. The text goes first: whoever waits for `ready` reads it. */
+  /** The service runs, for the first time or after a reload. A stop that was ordered meanwhile has its own words. */
   running(text: string): void {
-    // A stop has its own words.
     if (!this.#lifecycle.ready) return;
+    // Before `ready`, which lets `systemctl` return and show it.
     this.#notifier.status(text);
     this.#notifier.ready();
   }
 
   /**
-   * Feeds the watchdog while all that serves turns. A drain is not a hang: it has a deadline of its own.
+   * Feeds the watchdog while event loops turn. A drain is not a hang: it has a deadline of its own.
    * @param responsive whether all event loops have turned lately
    */
   feedWatchdog(responsive: () => boolean): void {
@@ -43,18 +44,18 @@ export class ServiceManager {
     setInterval(feed, watchdogMs / 3).unref();
   }
 
-  /** Tells how a stop goes, and asks for the time that it still takes. @returns ends that */
+  /** Reports how a stop goes, and asks for the time that it still takes. @returns ends that */
   stopping(mostMs: number): () => void {
     if (!this.#notifier.listening) return () => undefined;
     this.#notifier.stopping();
     this.#notifier.extend(mostMs + FLUSH_MS);
-    const tell = async (): Promise<void> => {
+    const report = async (): Promise<void> => {
       const status = await this.#status();
-      this.#notifier.status(drainLine(drainOf(status)));
+      this.#notifier.status(drainLine(status));
       this.#notifier.extend((status.shutdown?.remaining_seconds ?? 0) * 1000 + FLUSH_MS + PROGRESS_MS);
     };
-    void tell();
-    const timer = setInterval(() => void tell(), PROGRESS_MS);
+    void report();
+    const timer = setInterval(() => void report(), PROGRESS_MS);
     return () => clearInterval(timer);
   }
 }

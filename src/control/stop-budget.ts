@@ -1,18 +1,18 @@
 import type { Logger } from 'pino';
 import { seconds } from '../platform/deadline.ts';
 
-/** What the application's stop(), the audit log and the report may take after the deadline. */
+/** How long the application's stop(), the audit log and the report may take after the deadline. */
 export const FLUSH_MS = 5_000;
 
 /** Durations in milliseconds. */
 export interface StopDurations {
   readonly shutdownDelayMs: number;
   readonly shutdownTimeoutMs: number;
-  /** What the platform grants before it kills; 0 when nobody has said. */
+  /** How long the platform waits before it kills; 0 when unknown. */
   readonly stopBudgetMs: number;
 }
 
-/** Warns when a stop can take longer than the platform waits: then what was promised is cut by somebody else. */
+/** Warns when a stop can take longer than the platform waits before it kills. */
 export function checkStopBudget(durations: StopDurations, log: Logger): void {
   const { stopBudgetMs, shutdownDelayMs, shutdownTimeoutMs } = durations;
   const neededMs = shutdownDelayMs + shutdownTimeoutMs + FLUSH_MS;

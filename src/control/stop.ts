@@ -7,41 +7,40 @@ import { version } from '../version.ts';
 import type { Backend } from './backend.ts';
 import { FLUSH_MS } from './stop-budget.ts';
 
-/** What the application's stop() gets, however little of the deadline is left. */
+/** The least that the application's stop() gets, even past the deadline. */
 const LEAST_STOP_MS = 1_000;
-/** What the audit log gets at the very end, however little is left: a disk that does not answer holds nobody longer. */
+/** The least that closing the audit log gets: a disk that does not answer must not delay the exit longer. */
 const LEAST_CLOSE_MS = 1_000;
 
-/** What a stop works on. */
 export interface StopParts {
   readonly lifecycle: Lifecycle;
   readonly backend: Backend;
   readonly log: Logger;
-  /** Requests that were cut so far; the backend's host adds to it. */
+  /** Requests cut so far. The backend's host adds those that it hears of. */
   readonly cut: CutRequest[];
-  /** Hears how many requests were in flight at the lock. */
+  /** Called with the number of requests in flight at the lock. */
   readonly locked: (inFlight: number) => void;
-  /** Writes what the audit log still holds and closes it; false when not all of it is on disk. */
+  /** Resolves to whether all of the audit log is on disk. */
   readonly closeAudit: () => Promise<boolean>;
 }
 
-/** What a stop is to do. Durations in milliseconds. */
+/** Durations in milliseconds. */
 export interface StopPlan {
   readonly reason: string;
-  /** The beginning of the first line in the log: what was received, from whom. */
+  /** The beginning of the first line in the log. */
   readonly announcement: string;
   readonly delayMs: number;
   readonly timeoutMs: number;
   readonly failSafe: boolean;
-  /** What a stop that cuts nothing ends with. Asked at its end: a later order may be graver than the first. */
+  /** What a stop that cuts nothing ends with. Read at the end, because a later order may be graver. */
   readonly exitCode: () => ExitCode;
-  /** Fulfilled when the lame duck has to end at once. */
+  /** Resolves when the lame duck has to end at once. */
   readonly lockNow: Promise<void>;
-  /** Fulfilled when what is in flight has to be cut at once. */
+  /** Resolves when what is in flight has to be cut at once. */
   readonly cutNow: Promise<void>;
 }
 
-/** The whole stop, from the order to the end, in the order in which it happens, whatever serves. */
+/** The whole stop, from top to bottom, whatever serves. */
 export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownReport> {
   const { lifecycle, backend, log, cut } = parts;
   const { reason, delayMs, timeoutMs, failSafe } = plan;
@@ -73,7 +72,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
     log.info(`Waiting up to ${seconds(timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`);
   }
 
-  // The drain, then the quiet tail. Without fail-safe the tail may let something in, which is waited for like the rest.
+  // The drain, then the quiet tail. Without fail-safe the tail may admit requests, which are waited for like the rest.
   let forced = false;
   do {
     if (!(await drained())) forced = await force();
@@ -109,7 +108,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
     exit_code: exitCode,
   };
 
-  /** False at the deadline, or when somebody is in a hurry. */
+  /** False at the deadline, or when a cut was ordered. */
   async function drained(): Promise<boolean> {
     let idle = false;
     const done = backend.drained().then(() => {
@@ -139,7 +138,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   }
 }
 
-/** One line for each request whose answer is not waited for any more. */
+/** Logs one line for each request that was cut. */
 export function logCut(log: Logger, requests: readonly CutRequest[]): void {
   for (const { id, method, path, age_ms, phase, reason } of requests) {
     log.warn(
@@ -149,6 +148,7 @@ export function logCut(log: Logger, requests: readonly CutRequest[]): void {
   }
 }
 
+/** @returns whether all of it is on disk */
 async function closeAudit({ closeAudit, log }: StopParts, ms: number): Promise<boolean> {
   let kept = false;
   const closed = closeAudit().then((whole) => {

@@ -4,19 +4,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { within } from '../platform/deadline.ts';
 import { sendError, sendJson } from '../server/response.ts';
 
-/** Wrong tokens from one address before it has to wait, and for how long they count. */
+/** After this many wrong tokens within the window an address has to wait. */
 const MOST_FAILURES = 5;
 const WINDOW_MS = 60_000;
-/** Addresses remembered at most; past that the oldest is forgotten, so a flood of addresses cannot fill the memory. */
+/** Past this many addresses the oldest is forgotten, so that a flood of them cannot fill the memory. */
 const MOST_ADDRESSES = 10_000;
-/** Of an emergency's body, and of the reason in it. */
-const MOST_BODY_BYTES = 8 * 1024;
+const MOST_BODY_CHARACTERS = 8 * 1024;
 const MOST_REASON_CHARACTERS = 500;
-
-/** How long the body of an emergency is waited for. */
 const BODY_WAIT_MS = 1_000;
 
-/** What an attempt to use the administrator's routes came to. */
+/** How an attempt to use the administrator's routes ended. */
 export type Attempt = 'accepted' | 'no token' | 'wrong token' | 'too many failures' | 'no token is set';
 
 /** A request to an administrator's route, as plain data. */
@@ -24,9 +21,8 @@ export interface AdminRequest {
   /** The port it came on. */
   readonly port: 'service' | 'ops';
   readonly address: string;
-  /** The header as it came. */
   readonly authorization: string | undefined;
-  /** Of an emergency, as the client gave it; empty for none. */
+  /** Empty when the client gave none. */
   readonly reason: string;
 }
 
@@ -34,16 +30,16 @@ export type AdminAnswer =
   | { readonly attempt: 'accepted' /** Whether the latch is on disk. */; readonly latched: boolean }
   | { readonly attempt: Exclude<Attempt, 'accepted'> /** Seconds. */; readonly retryAfter: number };
 
-/** Decides about requests to the administrator's routes, and does what an accepted one asks for. */
 export interface Admin {
+  /** Decides about a request, and does what an accepted one asks for. */
   ask(request: AdminRequest): Promise<AdminAnswer>;
 }
 
 type Asker = Pick<AdminRequest, 'port' | 'address'>;
 
 /**
- * Checks `Authorization: Bearer` against the administrator's token. Wrong tokens count by port and address. On the ops
- * server the right token always gets in: behind a proxy every client of the service has the operator's address.
+ * Checks `Authorization: Bearer` against the administrator's token. Wrong tokens count by port and address. The ops
+ * server always accepts the right token, because behind a proxy all clients share the operator's address.
  */
 export class Credential {
   #digest: Buffer | undefined;
@@ -53,7 +49,6 @@ export class Credential {
     return this.#digest !== undefined;
   }
 
-  /** Only a digest is kept. */
   set(token: string | undefined): void {
     this.#digest = token === undefined ? undefined : digest(token);
   }
@@ -61,7 +56,7 @@ export class Credential {
   check({ port, address, authorization }: Omit<AdminRequest, 'reason'>): Attempt {
     if (this.#digest === undefined) return 'no token is set';
     const token = bearer(authorization);
-    // Digests have one length, so the comparison tells nothing about the token's.
+    // Digests have one length, so that the time it takes says nothing about the token's.
     const isRight = token !== undefined && timingSafeEqual(digest(token), this.#digest);
     const recent = this.#recentFailures({ port, address });
     if (recent.length >= MOST_FAILURES && !(isRight && port === 'ops')) return 'too many failures';
@@ -96,6 +91,13 @@ function bearer(authorization: string | undefined): string | undefined {
   return scheme?.toLowerCase() === 'bearer' && token !== undefined && token !== '' ? token : undefined;
 }
 
+const REFUSALS = {
+  'no token is set': [403, 'No ADMIN_TOKEN is set: this route is closed.'],
+  'no token': [401, "This route needs Authorization: Bearer with the administrator's token."],
+  'wrong token': [403, 'The token is wrong.'],
+  'too many failures': [429, 'Too many wrong tokens from this address.'],
+} as const;
+
 /** `POST /admin/emergency-shutdown`, on either port. */
 export async function emergencyShutdown(
   request: IncomingMessage,
@@ -107,37 +109,25 @@ export async function emergencyShutdown(
   const { authorization } = request.headers;
   const reason = authorization === undefined ? '' : await readReason(request);
   const answer = await admin.ask({ port, address, authorization, reason });
-  switch (answer.attempt) {
-    case 'no token is set':
-      sendError(response, 403, 'No ADMIN_TOKEN is set: this route is closed.');
-      return;
-    case 'too many failures':
-      response.setHeader('Retry-After', answer.retryAfter);
-      sendError(response, 429, 'Too many wrong tokens from this address.');
-      return;
-    case 'no token':
-      response.setHeader('WWW-Authenticate', 'Bearer');
-      sendError(response, 401, "This route needs Authorization: Bearer with the administrator's token.");
-      return;
-    case 'wrong token':
-      sendError(response, 403, 'The token is wrong.');
-      return;
-    case 'accepted':
-      sendJson(response, 200, {
-        status: 'shutdown_initiated',
-        ...(answer.latched ? {} : { latched: false }),
-      });
+  if (answer.attempt === 'accepted') {
+    const unlatched = answer.latched ? {} : { latched: false };
+    sendJson(response, 200, { status: 'shutdown_initiated', ...unlatched });
+    return;
   }
+  const [status, message] = REFUSALS[answer.attempt];
+  if (status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
+  if (status === 429) response.setHeader('Retry-After', answer.retryAfter);
+  sendError(response, status, message);
 }
 
 /**
- * The reason in the body, if there is one. An emergency is not put off for a body that is slow, large or no JSON, nor
- * for a missing Content-Type: then there is no reason on record, but the service stops.
+ * The reason in the body, if there is one. A body that is slow, large or no JSON does not delay an emergency: the
+ * service then stops without a reason on record.
  */
 async function readReason(request: IncomingMessage): Promise<string> {
   let text = '';
   request.on('data', (chunk: Buffer) => {
-    if (text.length < MOST_BODY_BYTES) text += chunk.toString();
+    if (text.length < MOST_BODY_CHARACTERS) text += chunk.toString();
   });
   await within(BODY_WAIT_MS, once(request, 'end')).catch(() => false);
   try {

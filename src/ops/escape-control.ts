@@ -1,15 +1,11 @@
-/** Longer than this a path tells nothing more to who looks at it. */
 const MOST_CHARACTERS = 200;
 
-/** Characters that are not seen but do something: control characters, and those that turn the direction of a line. */
+/** Control characters, and invisible ones that change the direction of text or break lines. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
-/**
- * A client's text for people: no character in it can steer a terminal, turn the direction of what stands beside it or
- * make a line of its own, and it has an end.
- */
+/** Makes a client's text safe to show: it cannot control a terminal, reorder what is beside it, break lines or flood. */
 export function escapeControl(text: string, most = MOST_CHARACTERS): string {
-  // Cut first: a text of many megabytes is not looked through.
+  // Cut first: searching many megabytes would block the event loop.
   const shown = text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text;
   return shown.replaceAll(UNSEEN, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`);
 }

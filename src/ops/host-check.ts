@@ -5,32 +5,21 @@ import { sendError } from '../server/response.ts';
 import type { Handler } from '../server/router.ts';
 import { escapeControl } from './escape-control.ts';
 
-/** Lets a handler answer only those who ask by a name of the ops server. */
-export type HostCheck = (handler: Handler) => Handler;
-
 /**
- * Against DNS rebinding: the page of an attacker can give its own name the address of this server and then read what
- * the browser takes for its own. The browser says by which name it came, and that one is not on this list. An address
- * cannot be bound to another one, so every address is. Who sends no Host at all is no browser.
+ * Makes a handler answer only requests by a name of the ops server, against DNS rebinding: an attacker's page can point
+ * its own name at this server and read what the browser takes for its own origin. The browser sends that name as Host.
+ * Every address is allowed, because no name can be pointed at it. Browsers always send a Host, so its absence is allowed.
  */
-export function hostCheck({
-  opsHost,
-  opsAllowedHosts = '',
-}: Pick<Config, 'opsHost' | 'opsAllowedHosts'>): HostCheck {
+export function hostCheck({ opsHost, opsAllowedHosts = '' }: Config): (handler: Handler) => Handler {
   const own = hostname().toLowerCase();
-  const names = new Set([
-    'localhost',
-    opsHost.toLowerCase(),
-    own,
-    own.split('.')[0],
-    ...opsAllowedHosts.split(','),
-  ]);
+  const [short = own] = own.split('.');
+  const names = new Set(['localhost', opsHost.toLowerCase(), own, short, ...opsAllowedHosts.split(',')]);
   names.delete('');
   return (handler) => (request, response, context) => {
     const { host } = request.headers;
     if (host === undefined || isAllowed(nameIn(host))) return handler(request, response, context);
-    const told = `The ops server does not answer to the name ${JSON.stringify(escapeControl(host))}.`;
-    sendError(response, 421, `${told} Ask by its address, or add the name to OPS_ALLOWED_HOSTS.`);
+    const why = `The ops server does not answer to the name ${JSON.stringify(escapeControl(host))}.`;
+    sendError(response, 421, `${why} Ask by its address, or add the name to OPS_ALLOWED_HOSTS.`);
   };
 
   function isAllowed(name: string): boolean {
@@ -38,7 +27,7 @@ export function hostCheck({
   }
 }
 
-/** Without the port, the brackets of an IPv6 address and the dot that ends a whole name. */
+/** Without the port, the brackets of an IPv6 address and the final dot of a full name. */
 function nameIn(host: string): string {
   const [, address, name] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(host.trim().toLowerCase()) ?? [];
   return address ?? name?.replace(/\.$/, '') ?? '';

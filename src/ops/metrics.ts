@@ -1,9 +1,7 @@
 import type { ServerResponse } from 'node:http';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
 import { BUCKETS, type TallySnapshot } from '../server/tally.ts';
 import type { Status } from './status.ts';
-
-const STATES = ['starting', 'running', 'stopping', 'stopped'] as const;
 
 /** What is counted while requests are served, as plain data that can cross to another process. */
 export interface MetricsSnapshot {
@@ -12,15 +10,12 @@ export interface MetricsSnapshot {
   /** Requests cut since the start: at a deadline, or because their body stalled. */
   readonly cut: number;
   readonly reloads: Readonly<Record<'done' | 'refused', number>>;
-  /** Workers that ended and were replaced, and those of them that were killed because they were blocked. Null without. */
+  /** Workers that ended and were replaced, and how many of them were killed because they were blocked. Null without. */
   readonly replaced: { readonly ended: number; readonly blocked: number } | null;
 }
 
-const HISTOGRAM = {
-  name: 'master_agent_http_request_duration_seconds',
-  help: 'Time from admission until the response was closed.',
-  labelNames: ['method', 'route'],
-};
+type Labels = Readonly<Record<string, string>>;
+type Sample = readonly [value: number, labels?: Labels, suffix?: string];
 
 let processMetrics: Registry | undefined;
 
@@ -30,7 +25,7 @@ export async function metrics(response: ServerResponse, snapshot: MetricsSnapsho
     processMetrics = new Registry();
     collectDefaultMetrics({ register: processMetrics });
   }
-  const text = await Registry.merge([serviceMetrics(snapshot), processMetrics]).metrics();
+  const text = `${serviceMetrics(snapshot)}\n${await processMetrics.metrics()}`;
   response.writeHead(200, {
     'Content-Type': processMetrics.contentType,
     'Content-Length': Buffer.byteLength(text),
@@ -38,206 +33,139 @@ export async function metrics(response: ServerResponse, snapshot: MetricsSnapsho
   response.end(text);
 }
 
-function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnapshot): Registry {
-  const register = new Registry();
-  const gauge = (name: string, help: string, value: number | undefined): void => {
-    const metric = new Gauge({ name: `master_agent_${name}`, help, registers: [register] });
-    if (value === undefined) metric.reset();
-    else metric.set(value);
+/** The counts are already there as plain numbers, so they are written without metric objects of the library. */
+function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnapshot): string {
+  let text = '';
+  const add = (type: string, name: string, help: string, samples: readonly Sample[]): void => {
+    text += `# HELP master_agent_${name} ${help}\n# TYPE master_agent_${name} ${type}\n`;
+    for (const [value, labels = {}, suffix = ''] of samples) {
+      const pairs = Object.entries(labels).map(([label, word]) => `${label}="${escapeLabel(word)}"`);
+      text += `master_agent_${name}${suffix}${pairs.length === 0 ? '' : `{${pairs.join()}}`} ${value}\n`;
+    }
   };
-  const labelled = <T extends string>(
-    Kind: typeof Gauge | typeof Counter,
-    name: string,
-    help: string,
-    labels: readonly T[],
-    rows: readonly (readonly [Record<T, string>, number])[],
-  ): void => {
-    const metric = new Kind<T>({
-      name: `master_agent_${name}`,
-      help,
-      labelNames: labels,
-      registers: [register],
-    });
-    for (const [row, value] of rows) metric.inc(row, value);
-  };
+  const gauge = (name: string, help: string, ...samples: Sample[]) => add('gauge', name, help, samples);
+  const counter = (name: string, help: string, ...samples: Sample[]) => add('counter', name, help, samples);
 
-  labelled(Gauge, 'info', 'The version that runs.', ['version'], [[{ version: status.version }, 1]]);
-  labelled(
-    Gauge,
+  const { connections, rejected, workers, shutdown, last_shutdown: last, audit } = status;
+  const states = ['starting', 'running', 'stopping', 'stopped'];
+  gauge('info', 'The version that runs.', [1, { version: status.version }]);
+  gauge(
     'state',
     'Whether the service is in this state: 1 or 0.',
-    ['state'],
-    STATES.map((state) => [{ state }, state === status.state ? 1 : 0]),
+    ...states.map((state): Sample => [Number(state === status.state), { state }]),
   );
-  gauge('generation', 'Set of code and settings that serves; one more after each reload.', status.generation);
-  gauge('in_flight_requests', 'Requests admitted whose response is not closed.', status.in_flight.count);
-  const { open, idle } = status.connections;
-  labelled(
-    Gauge,
+  gauge('generation', 'Set of code and settings that serves; one more after each reload.', [
+    status.generation,
+  ]);
+  gauge('in_flight_requests', 'Requests admitted whose response is not closed.', [status.in_flight.count]);
+  gauge(
     'connections',
     'Open connections, by whether a request is on them.',
-    ['activity'],
-    [
-      [{ activity: 'active' }, open - idle],
-      [{ activity: 'idle' }, idle],
-    ],
+    [connections.open - connections.idle, { activity: 'active' }],
+    [connections.idle, { activity: 'idle' }],
   );
-  labelled(
-    Counter,
+  counter(
     'requests_refused_total',
     'Requests answered with 503 without having been dispatched.',
-    ['reason'],
-    (['starting', 'stopping', 'overloaded'] as const).map((reason) => [{ reason }, status.rejected[reason]]),
-  );
-  labelled(Counter, 'requests_cut_total', 'Requests in flight that a stop has cut.', [], [[{}, cut]]);
-  labelled(
-    Counter,
-    'reloads_total',
-    'Reloads, by outcome.',
-    ['outcome'],
-    [
-      [{ outcome: 'done' }, reloads.done],
-      [{ outcome: 'refused' }, reloads.refused],
-    ],
-  );
-  if (replaced !== null) {
-    labelled(
-      Gauge,
-      'workers',
-      'Worker processes, by what they do.',
-      ['state'],
-      (['starting', 'serving', 'retiring'] as const).map((state) => [
-        { state },
-        (status.workers ?? []).filter((worker) => worker.state === state).length,
-      ]),
-    );
-    labelled(
-      Counter,
-      'workers_replaced_total',
-      'Workers that ended and were replaced, by whether they were killed because their event loop was blocked.',
-      ['cause'],
-      [
-        [{ cause: 'ended' }, Math.max(0, replaced.ended - replaced.blocked)],
-        [{ cause: 'blocked' }, replaced.blocked],
-      ],
-    );
-  }
-  labelled(
-    Counter,
-    'http_requests_total',
-    'Admitted requests that have ended, by method, route and class of the status (none: without an answer).',
-    ['method', 'route', 'status_class'],
-    tallies.flatMap(({ method, route, classes }) =>
-      classes.flatMap((number, digit) =>
-        number === 0
-          ? []
-          : [[{ method, route, status_class: digit === 0 ? 'none' : `${digit}xx` }, number] as const],
-      ),
+    ...(['starting', 'stopping', 'overloaded'] as const).map(
+      (reason): Sample => [rejected[reason], { reason }],
     ),
   );
-  register.registerMetric(new TallyHistogram(tallies));
+  counter('requests_cut_total', 'Requests in flight that a stop has cut.', [cut]);
+  counter(
+    'reloads_total',
+    'Reloads, by outcome.',
+    [reloads.done, { outcome: 'done' }],
+    [reloads.refused, { outcome: 'refused' }],
+  );
+  if (replaced !== null) {
+    const count = (state: string): number =>
+      (workers ?? []).filter((worker) => worker.state === state).length;
+    gauge(
+      'workers',
+      'Worker processes, by what they do.',
+      ...['starting', 'serving', 'retiring'].map((state): Sample => [count(state), { state }]),
+    );
+    counter(
+      'workers_replaced_total',
+      'Workers that ended and were replaced, by whether they were killed because their event loop was blocked.',
+      [Math.max(0, replaced.ended - replaced.blocked), { cause: 'ended' }],
+      [replaced.blocked, { cause: 'blocked' }],
+    );
+  }
 
-  const { shutdown, last_shutdown: last, audit } = status;
+  counter(
+    'http_requests_total',
+    'Admitted requests that have ended, by method, route and class of the status (none: without an answer).',
+    ...tallies.flatMap(requestSamples),
+  );
+  add(
+    'histogram',
+    'http_request_duration_seconds',
+    'Time from admission until the response was closed.',
+    tallies.flatMap(durationSamples),
+  );
+
   if (audit !== null) {
-    gauge('audit_bytes', 'Size of the audit log file that is written.', audit.bytes);
+    gauge('audit_bytes', 'Size of the audit log file that is written.', [audit.bytes]);
     if (audit.disk_free_bytes !== null)
-      gauge('audit_disk_free_bytes', 'What is left of the disk of the audit log.', audit.disk_free_bytes);
-    gauge(
-      'audit_failed',
-      'Whether the audit log could not be written: 1 or 0.',
-      audit.failure === null ? 0 : 1,
-    );
-    gauge(
-      'audit_unclean_end',
-      'Whether the run before this one did not close the audit log: 1 or 0.',
-      audit.unclean_end === null ? 0 : 1,
-    );
+      gauge('audit_disk_free_bytes', 'What is left of the disk of the audit log.', [audit.disk_free_bytes]);
+    gauge('audit_failed', 'Whether the audit log could not be written: 1 or 0.', [
+      Number(audit.failure !== null),
+    ]);
+    gauge('audit_unclean_end', 'Whether the run before this one did not close the audit log: 1 or 0.', [
+      Number(audit.unclean_end !== null),
+    ]);
   }
-  gauge('shutdown_in_progress', 'Whether a stop was ordered: 1 or 0.', shutdown === null ? 0 : 1);
+  gauge('shutdown_in_progress', 'Whether a stop was ordered: 1 or 0.', [Number(shutdown !== null)]);
   if (shutdown !== null) {
-    labelled(
-      Gauge,
-      'shutdown_info',
-      'What has ordered the stop under way.',
-      ['reason'],
-      [[{ reason: shutdown.reason }, 1]],
-    );
-    gauge(
-      'shutdown_started_timestamp_seconds',
-      'When the stop under way was ordered.',
-      Date.parse(shutdown.started) / 1000,
-    );
-    gauge(
-      'shutdown_deadline_timestamp_seconds',
-      'When the stop under way will cut what is in flight.',
-      Date.parse(shutdown.deadline) / 1000,
-    );
+    const { reason, started, deadline } = shutdown;
+    gauge('shutdown_info', 'What has ordered the stop under way.', [1, { reason }]);
+    gauge('shutdown_started_timestamp_seconds', 'When the stop under way was ordered.', [secondsOf(started)]);
+    gauge('shutdown_deadline_timestamp_seconds', 'When the stop under way will cut what is in flight.', [
+      secondsOf(deadline),
+    ]);
   }
-  if (last !== null) {
-    gauge(
-      'last_shutdown_unclean',
-      'Whether the run before this one ended without a stop: 1 or 0.',
-      last.unclean ? 1 : 0,
-    );
-    if (!last.unclean) {
-      labelled(
-        Gauge,
-        'last_shutdown_info',
-        'What had ordered the last stop.',
-        ['reason'],
-        [[{ reason: last.reason }, 1]],
-      );
-      gauge(
-        'last_shutdown_timestamp_seconds',
-        'When the last stop was over.',
-        Date.parse(last.stopped_at) / 1000,
-      );
-      gauge('last_shutdown_duration_seconds', 'How long the last stop took.', last.duration_seconds);
-      gauge(
-        'last_shutdown_in_flight_requests',
-        'Requests in flight when the last stop locked.',
-        last.in_flight_at_lock,
-      );
-      gauge('last_shutdown_cut_requests', 'Requests that the last stop cut.', last.cut.length);
-      gauge('last_shutdown_rejected_requests', 'Requests that the last stop refused.', last.rejected);
-      gauge('last_shutdown_exit_code', 'What the last stop ended with.', last.exit_code);
-    }
+  if (last !== null)
+    gauge('last_shutdown_unclean', 'Whether the run before this one ended without a stop: 1 or 0.', [
+      Number(last.unclean),
+    ]);
+  if (last?.unclean === false) {
+    const { reason, stopped_at, duration_seconds, in_flight_at_lock, cut, rejected, exit_code } = last;
+    gauge('last_shutdown_info', 'What had ordered the last stop.', [1, { reason }]);
+    gauge('last_shutdown_timestamp_seconds', 'When the last stop was over.', [secondsOf(stopped_at)]);
+    gauge('last_shutdown_duration_seconds', 'How long the last stop took.', [duration_seconds]);
+    gauge('last_shutdown_in_flight_requests', 'Requests in flight when the last stop locked.', [
+      in_flight_at_lock,
+    ]);
+    gauge('last_shutdown_cut_requests', 'Requests that the last stop cut.', [cut.length]);
+    gauge('last_shutdown_rejected_requests', 'Requests that the last stop refused.', [rejected]);
+    gauge('last_shutdown_exit_code', 'What the last stop ended with.', [exit_code]);
   }
-  return register;
+  return text;
 }
 
-/** A histogram of what the routes have counted themselves. */
-class TallyHistogram extends Histogram<string> {
-  readonly #tallies: readonly TallySnapshot[];
-
-  constructor(tallies: readonly TallySnapshot[]) {
-    super({ ...HISTOGRAM, buckets: [...BUCKETS], registers: [] });
-    this.#tallies = tallies;
-  }
-
-  /** What the registry reads; prom-client's own `get()` goes through it too. */
-  async getForPromString() {
-    const { name, help } = HISTOGRAM;
-    return {
-      name,
-      help,
-      type: 'histogram',
-      values: this.#tallies.flatMap((tally) => histogramRows(name, tally)),
-    };
-  }
+function requestSamples({ method, route, classes }: TallySnapshot): Sample[] {
+  const samples = classes.map((number, digit): Sample => {
+    return [number, { method, route, status_class: digit === 0 ? 'none' : `${digit}xx` }];
+  });
+  return samples.filter(([number]) => number > 0);
 }
 
-function histogramRows(name: string, { method, route, buckets, sumSeconds }: TallySnapshot) {
+function durationSamples({ method, route, buckets, sumSeconds }: TallySnapshot): Sample[] {
   let total = 0;
-  const rows = buckets.map((number, index) => {
+  const samples = buckets.map((number, index): Sample => {
     total += number;
-    const le = index < BUCKETS.length ? String(BUCKETS[index]) : '+Inf';
-    return { metricName: `${name}_bucket`, labels: { le, method, route }, value: total };
+    return [total, { le: String(BUCKETS[index] ?? '+Inf'), method, route }, '_bucket'];
   });
   if (total === 0) return [];
-  return [
-    ...rows,
-    { metricName: `${name}_sum`, labels: { method, route }, value: sumSeconds },
-    { metricName: `${name}_count`, labels: { method, route }, value: total },
-  ];
+  return [...samples, [sumSeconds, { method, route }, '_sum'], [total, { method, route }, '_count']];
+}
+
+function secondsOf(iso: string): number {
+  return Date.parse(iso) / 1000;
+}
+
+function escapeLabel(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
 }

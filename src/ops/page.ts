@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import type { Handler } from '../server/router.ts';
 
 /**
- * Puts the operator's page together, from the files in `page/`: one document that loads nothing. What it may do is
- * said in its policy: run this script and have this style, known by their hashes, talk to this server, and no more. It
- * makes no markup from text (trusted-types 'none' would throw), sets no cookie, and cannot be framed.
+ * Puts the operator's page together from the files in `page/`: one document that loads nothing. Its policy allows this
+ * script and this style, known by their hashes, and requests to this server. It cannot make markup from text
+ * (trusted-types 'none' throws) and cannot be framed.
  */
 export function assemblePage(): Handler {
   const style = read('page.css');
@@ -23,7 +23,7 @@ export function assemblePage(): Handler {
       `script-src ${hashOf(script)}`,
       `style-src ${hashOf(style)}`,
       "connect-src 'self'",
-      // Its icon is a picture of the state, made by the page itself.
+      // For the icon, which the page draws from the state.
       'img-src data:',
       ...["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"],
       ...["require-trusted-types-for 'script'", "trusted-types 'none'"],

@@ -1,22 +1,22 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import { messageOf } from '../error.ts';
-import type { LastShutdown, ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import { afterReading, within } from '../platform/deadline.ts';
+import { oneAtATime } from '../platform/one-at-a-time.ts';
 import { sendError } from '../server/response.ts';
 import { escapeControl } from './escape-control.ts';
 import { COLUMNS, type Column, History, type Row } from './history.ts';
-import type { OpenRequest, Status } from './status.ts';
+import type { Status } from './status.ts';
 import { endLine, summaryLine } from './summary-line.ts';
 
 const SECOND_MS = 1_000;
-/** More than so many at once are turned away: nobody has so many eyes. */
 const MOST_PAGES = 32;
-/** A page that has left so much unread is not read any more. */
+/** A page that leaves this much unread is dropped. */
 const MOST_BEHIND_BYTES = 64 * 1024;
-/** What the last word may take to be found. */
-const LAST_WORD_MS = 250;
-/** Of the requests that the last stop has cut. */
+/** How long finding the status for the last event may take. */
+const LAST_EVENT_MS = 250;
+/** Requests cut by a stop that an event names. */
 const MOST_CUT = 20;
 
 /** The data of an event. Its name is `status`, or `bye` for the last one. */
@@ -25,40 +25,33 @@ export interface StatusEvent {
   readonly status: Status;
   /** A second that is over. */
   readonly row?: Row | undefined;
-  /** In the first event alone: what was before. */
+  /** In the first event alone. */
   readonly columns?: readonly Column[] | undefined;
   readonly history?: readonly Row[] | undefined;
-  /** In the last event alone: how it ended, when it ended by a stop. */
+  /** In the last event alone, after a stop. */
   readonly report?: ShutdownReport | undefined;
 }
 
 /**
- * Everybody who watches by `GET /events`: a look each second, and at once when something has changed. One look is
- * under way at a time and is written to all; who does not read is dropped.
+ * `GET /events`: sends the status to every open page each second, and at once after a change. All pages share one look
+ * at the status, and only one look is under way at a time.
  */
 export class StatusStream {
-  readonly #look: () => Status | Promise<Status>;
+  readonly #status: () => Status | Promise<Status>;
   readonly #log: Logger;
   readonly #history = new History();
-  /** Those who were told before, and those who still have to be told what was before. */
-  readonly #pages = new Set<ServerResponse>();
-  readonly #newcomers = new Set<ServerResponse>();
+  /** A page that is new gets the history with its first event. */
+  readonly #pages = new Map<ServerResponse, 'new' | 'told'>();
+  readonly #tell = oneAtATime(() => this.#lookAndTell());
   readonly #timer = setInterval(() => void this.#tell(), SECOND_MS).unref();
-  #telling: Promise<void> | undefined;
-  #again = false;
 
-  constructor(look: () => Status | Promise<Status>, log: Logger) {
-    this.#look = look;
+  constructor(status: () => Status | Promise<Status>, log: Logger) {
+    this.#status = status;
     this.#log = log;
   }
 
-  get #size(): number {
-    return this.#pages.size + this.#newcomers.size;
-  }
-
-  /** `GET /events` */
   open(request: IncomingMessage, response: ServerResponse): void {
-    if (this.#size >= MOST_PAGES) {
+    if (this.#pages.size >= MOST_PAGES) {
       response.setHeader('Retry-After', 5);
       sendError(response, 503, `${MOST_PAGES} pages are open already: close one of them.`);
       return;
@@ -68,118 +61,89 @@ export class StatusStream {
       'Cache-Control': 'no-store',
       'X-Content-Type-Options': 'nosniff',
       'Cross-Origin-Resource-Policy': 'same-origin',
-      // A proxy that collects the answer before it sends it would show nothing.
+      // A proxy that buffers the answer would show nothing.
       'X-Accel-Buffering': 'no',
     });
     if (request.method === 'HEAD') {
       response.end();
       return;
     }
-    response.on('close', () => {
-      this.#pages.delete(response);
-      this.#newcomers.delete(response);
-    });
-    this.#newcomers.add(response);
+    response.on('close', () => this.#pages.delete(response));
+    this.#pages.set(response, 'new');
     this.changed();
   }
 
-  /** Something is not as it was: all pages are told at once. */
+  /** The status has changed: tells all pages at once. */
   changed(): void {
-    if (this.#size === 0) return;
-    this.#again = true;
-    void this.#tell();
+    if (this.#pages.size > 0) void this.#tell();
   }
 
-  /** The service is gone in a moment: says how it ended, and waits for nobody. */
+  /** Ends all pages with a last event that says how the stop went, if there was one. */
   async close(report: ShutdownReport | undefined): Promise<void> {
     clearInterval(this.#timer);
-    if (this.#size === 0) return;
+    if (this.#pages.size === 0) return;
     let last = 'event: bye\ndata: {}\n\n';
-    await within(
-      LAST_WORD_MS,
-      Promise.resolve(this.#look()).then((status) => {
-        last = eventOf('bye', {
-          ...eventDataOf(status),
-          ...(report && { headline: endLine(report), report: shortReport(report) }),
-        });
-      }),
-    ).catch(() => undefined);
-    for (const page of [...this.#pages, ...this.#newcomers]) page.end(last);
+    const look = async (): Promise<void> => {
+      const end = report && { headline: endLine(report), report: shortened(report) };
+      last = eventOf('bye', { ...eventDataOf(await this.#status()), ...end });
+    };
+    await within(LAST_EVENT_MS, look()).catch(() => undefined);
+    for (const page of this.#pages.keys()) page.end(last);
     this.#pages.clear();
-    this.#newcomers.clear();
-    // What the system takes it has by then; the connections are closed next.
+    // Lets the system take the last event: the connections are closed next.
     await afterReading(0);
   }
 
-  /** A change that comes while a look is under way asks for one more: it finds what they all want to tell. */
-  #tell(): Promise<void> {
-    this.#telling ??= this.#lookAndTell().finally(() => {
-      this.#telling = undefined;
-      if (this.#again) void this.#tell();
-    });
-    return this.#telling;
-  }
-
   async #lookAndTell(): Promise<void> {
-    this.#again = false;
     try {
-      const status = await this.#look();
-      const row = this.#history.add(status);
-      if (this.#size === 0) return;
-      const view = eventDataOf(status);
-      if (this.#pages.size > 0) {
-        const event = eventOf('status', { ...view, row });
-        for (const page of this.#pages) send(page, event);
-      }
-      if (this.#newcomers.size === 0) return;
-      const first = eventOf('status', { ...view, columns: COLUMNS, history: this.#history.rows() });
-      for (const page of this.#newcomers) {
-        this.#pages.add(page);
-        send(page, first);
-      }
-      this.#newcomers.clear();
+      this.#send(await this.#status());
     } catch (error) {
       this.#log.error({ err: error }, `The pages could not be told: ${messageOf(error)}`);
     }
   }
+
+  #send(status: Status): void {
+    const row = this.#history.add(status);
+    if (this.#pages.size === 0) return;
+    const data = eventDataOf(status);
+    const next = eventOf('status', { ...data, row });
+    for (const [page, state] of this.#pages) {
+      const { rows } = this.#history;
+      const event = state === 'told' ? next : eventOf('status', { ...data, columns: COLUMNS, history: rows });
+      this.#pages.set(page, 'told');
+      if (page.writableLength > MOST_BEHIND_BYTES) page.destroy();
+      else page.write(event);
+    }
+  }
 }
 
-function send(page: ServerResponse, event: string): void {
-  if (page.writableLength > MOST_BEHIND_BYTES) page.destroy();
-  else page.write(event);
+function eventOf(name: 'status' | 'bye', data: StatusEvent): string {
+  return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 }
 
-function eventOf(name: 'status' | 'bye', view: StatusEvent): string {
-  return `event: ${name}\ndata: ${JSON.stringify(view)}\n\n`;
-}
-
-/** Cut to what a page shows: it comes each second, and nothing in it may steer what shows it. */
+/** What a page shows: bounded, because it comes each second, and escaped, because clients chose parts of it. */
 function eventDataOf(status: Status): StatusEvent {
   const { in_flight, last_shutdown, last_reload, shutdown } = status;
-  const emergency = shutdown?.emergency;
+  const emergency = shutdown?.emergency ?? null;
   return {
     headline: summaryLine(status),
     status: {
       ...status,
-      in_flight: { ...in_flight, oldest: in_flight.oldest.map(shortRequest) },
-      last_shutdown: last_shutdown === null ? null : shortShutdown(last_shutdown),
+      in_flight: { ...in_flight, oldest: in_flight.oldest.map(escaped) },
+      last_shutdown: last_shutdown?.unclean === false ? shortened(last_shutdown) : last_shutdown,
       last_reload: last_reload && { ...last_reload, reason: escapeControl(last_reload.reason, 1_000) },
       shutdown: shutdown && {
         ...shutdown,
-        emergency: emergency ? { ...emergency, reason: escapeControl(emergency.reason, 500) } : null,
+        emergency: emergency && { ...emergency, reason: escapeControl(emergency.reason, 500) },
       },
     },
   };
 }
 
-function shortRequest<T extends Pick<OpenRequest, 'method' | 'path'>>(request: T): T {
+function escaped<T extends { readonly method: string; readonly path: string }>(request: T): T {
   return { ...request, method: escapeControl(request.method), path: escapeControl(request.path) };
 }
 
-function shortShutdown(last: LastShutdown): LastShutdown {
-  return last.unclean ? last : shortReport(last);
-}
-
-function shortReport(report: ShutdownReport): ShutdownReport {
-  return { ...report, cut: report.cut.slice(0, MOST_CUT).map(shortRequest) };
+function shortened(report: ShutdownReport): ShutdownReport {
+  return { ...report, cut: report.cut.slice(0, MOST_CUT).map(escaped) };
 }

@@ -1,5 +1,18 @@
 import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import { escapeControl } from './escape-control.ts';
 import type { Status } from './status.ts';
+
+/** What a drain waits for, in one line: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
+export function drainLine({ state, in_flight, shutdown }: Status): string {
+  const what = state === 'stopping' ? 'Draining' : shutdown === null ? `Service ${state}` : 'Lame duck';
+  const left = shutdown === null ? '' : `, ${Math.ceil(shutdown.remaining_seconds)} s left`;
+  const [oldest] = in_flight.oldest;
+  const blocks =
+    oldest === undefined
+      ? ''
+      : `; oldest ${oldest.method} ${escapeControl(oldest.path)}, ${(oldest.age_ms / 1000).toFixed(1)} s`;
+  return `${what}: ${in_flight.count} in flight${left}${blocks}`;
+}
 
 /** What the service does, in one sentence: `STOPPING - waiting for 2 requests, 21 s left`. */
 export function summaryLine(status: Status): string {
@@ -7,7 +20,7 @@ export function summaryLine(status: Status): string {
   if (state === 'starting') return 'STARTING - not accepting requests yet';
   if (state === 'stopped') return 'STOPPED';
   const { count } = in_flight;
-  if (shutdown === null) return `RUNNING - ${reloading(status) ?? `${requests(count)} in flight`}`;
+  if (shutdown === null) return `RUNNING - ${reloadProgress(status) ?? `${requests(count)} in flight`}`;
   const left = Math.ceil(shutdown.remaining_seconds);
   if (state === 'running') {
     const lock = Math.ceil(shutdown.lock_in_seconds);
@@ -19,14 +32,14 @@ export function summaryLine(status: Status): string {
   return `${what} - waiting for ${requests(count)}, ${left} s left`;
 }
 
-/** How it ended. */
+/** How a stop ended. */
 export function endLine({ completed, cut, in_flight_at_lock: locked, exit_code }: ShutdownReport): string {
   if (cut.length > 0) return `STOPPED - ${requests(cut.length)} cut, ${completed} completed`;
   if (exit_code !== 0) return `STOPPED - with exit code ${exit_code}`;
   return `STOPPED - cleanly, ${locked === 0 ? 'nothing was in flight' : `${requests(completed)} completed, none cut`}`;
 }
 
-function reloading({ reload, workers, generation, in_flight }: Status): string | undefined {
+function reloadProgress({ reload, workers, generation, in_flight }: Status): string | undefined {
   const now = workers ?? [];
   if (reload !== null) {
     const coming = now.filter((worker) => worker.generation > generation);

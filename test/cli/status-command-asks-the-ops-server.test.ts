@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import t, { type Test } from 'tap';
 import type { Status } from '../../src/ops/status.ts';
-import { drainLine, drainOf } from '../../src/ops/status.ts';
+import { drainLine } from '../../src/ops/summary-line.ts';
 import { version } from '../../src/version.ts';
 import { Doors, running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
@@ -82,11 +82,11 @@ t.test('the line on a drain says what an operator wants to know', async (t) => {
     }) as unknown as Status;
   const shutdown = { remaining_seconds: 11.2 };
   const in_flight = { count: 3, oldest: [{ method: 'GET', path: '/report', age_ms: 4249 }, {}] };
-  t.equal(drainLine(drainOf(status({}))), 'Service running: 0 in flight');
+  t.equal(drainLine(status({})), 'Service running: 0 in flight');
   t.equal(
-    drainLine(drainOf(status({ state: 'stopping', shutdown, in_flight }))),
+    drainLine(status({ state: 'stopping', shutdown, in_flight })),
     'Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s',
   );
-  t.equal(drainLine(drainOf(status({ state: 'stopping', shutdown }))), 'Draining: 0 in flight, 12 s left');
-  t.equal(drainLine(drainOf(status({ shutdown }))), 'Lame duck: 0 in flight, 12 s left');
+  t.equal(drainLine(status({ state: 'stopping', shutdown })), 'Draining: 0 in flight, 12 s left');
+  t.equal(drainLine(status({ shutdown })), 'Lame duck: 0 in flight, 12 s left');
 });

@@ -22,7 +22,7 @@ const rows: readonly Row[] = lines.flatMap((line) => {
 t.test('.env.example has every setting and no other, in the same order', async (t) => {
   t.strictSame(
     rows.map(({ name }) => name),
-    Object.values(SETTINGS).map(({ name }) => name),
+    SETTINGS.map(({ name }) => name),
   );
   t.strictSame(
     lines.filter((line) => !rows.some(({ name }) => line.includes(`${name}=`)) && !line.startsWith('# ')),
@@ -32,18 +32,18 @@ t.test('.env.example has every setting and no other, in the same order', async (
 });
 
 t.test('each with its default, its words, its unit, and a mark when it is live', async (t) => {
-  for (const [index, { name, fallback, unit, help, live }] of Object.values(SETTINGS).entries()) {
-    const words = `${help}${unit === '' ? '' : ` In ${unit}.`}${live ? ' *' : ''}`;
+  for (const [index, { name, fallback, unit = '', help, change }] of SETTINGS.entries()) {
+    const words = `${help}${unit === '' ? '' : ` In ${unit}.`}${change === 'reload' ? ' *' : ''}`;
     t.strictSame(rows[index], { name, value: fallback, help: words, commented: fallback === '' }, name);
   }
 });
 
 t.test('--help lists every setting with its default, its unit and a mark when it is live', async (t) => {
   const text = helpText();
-  for (const { name, fallback, unit, help, live } of Object.values(SETTINGS)) {
+  for (const { name, fallback, unit = '', help, change } of SETTINGS) {
     const row = text.split('\n').find((line) => line.trimStart().split(/[* ]/)[0] === name);
     const value = fallback === '' ? 'unset' : `${fallback}${unit === '' ? '' : ` ${unit}`}`;
-    t.equal(row?.replaceAll(/ +/g, ' '), ` ${name}${live ? '*' : ''} ${value} ${help}`);
+    t.equal(row?.replaceAll(/ +/g, ' '), ` ${name}${change === 'reload' ? '*' : ''} ${value} ${help}`);
   }
   for (const part of ['SIGTERM', 'SIGHUP', 'stop ', 'status ', '78 bad configuration']) t.match(text, part);
 });

@@ -1,9 +1,9 @@
 /*
- * Shows what GET /events tells. All text goes into the page as text, so nothing that a client has sent can become
- * markup; the page's policy would not let it do anything either.
+ * Shows the events of GET /events. Everything goes into the page as text, so a client's text cannot become markup, and
+ * the page's policy would not run it.
  */
 
-/** When nothing was heard for so long, the connection is dead even if nobody has said so. */
+/** A connection that is silent for this long is dead, even without an error. */
 const SILENCE_MS = 5_000;
 const RETRY_MS = 1_000;
 const SPAN_MS = 300_000;
@@ -17,12 +17,12 @@ const SERIES = {
 
 const byId = (id) => document.getElementById(id);
 
-/** The last view, and when it came; the last thing that was heard of a service that is gone. */
+/** The last event, and when it came. `goneAt` is set while the service does not answer. */
 let view;
 let heardMs = performance.now();
 let goneAt;
 let source;
-/** Seconds by column, of this service and of the one before it: a restart is a gap in the line. */
+/** One row a second, of this service and of the one before it: a restart is a gap in the line. */
 let rows = [];
 let columns = [];
 
@@ -46,7 +46,7 @@ function connect() {
   source.addEventListener('error', () => {
     goneAt ??= new Date();
     show();
-    // What ends is opened again by the browser; what was refused is not.
+    // The browser reconnects after a lost connection, but not after a refused one.
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS);
   });
 }
@@ -65,7 +65,7 @@ function hear(next) {
   show();
 }
 
-/** Ages grow, and silence is noticed, also when nothing comes. */
+/** Lets ages grow and notices silence while no event comes. */
 function tick() {
   if (performance.now() - heardMs > SILENCE_MS && source.readyState !== EventSource.CLOSED) {
     goneAt ??= new Date(Date.now() - SILENCE_MS);
@@ -114,21 +114,15 @@ function headlineNow() {
 function showSubline() {
   const { service, version, host, pid, since, generation, workers } = view.status;
   const who = `${service} ${version} on ${host}, process ${pid}`;
-  if (goneAt !== undefined) {
-    text(
-      'subline',
-      `${who}: gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago. This page comes back by itself.`,
-    );
-    return;
-  }
   const pool = workers === null ? '' : `, generation ${generation}, ${many(workers.length, 'worker')}`;
-  text(
-    'subline',
-    `${who}${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`,
-  );
+  const words =
+    goneAt === undefined
+      ? `${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`
+      : `: gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago. This page comes back by itself.`;
+  text('subline', `${who}${words}`);
 }
 
-/** A screen reader hears a change of state, not each second of it. */
+/** Screen readers announce a change of state, not each second of it. */
 let spoken;
 function speak(state, words) {
   if (state === spoken || state === 'unknown') return;
@@ -169,12 +163,8 @@ function showRequests() {
   text('oldest-title', stopping ? 'It waits for' : 'Oldest requests in flight');
   fill(
     'requests',
-    oldest.map(({ method, path, age_ms, phase }) => [
-      { text: age(age_ms + since), name: 'number' },
-      { text: method, name: 'method' },
-      { text: path, name: 'path' },
-      { text: phase },
-    ]),
+    ['number', 'method', 'path', ''],
+    oldest.map(({ method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase]),
   );
   const more = count - oldest.length;
   text('more', count === 0 ? 'None.' : more > 0 ? `and ${more} more` : '');
@@ -187,33 +177,25 @@ function showWorkers() {
   text('pool-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
   fill(
     'workers',
-    workers.map((worker) => [
-      { text: String(worker.pid) },
-      { text: String(worker.generation) },
-      {
-        text:
-          worker.heard_ms_ago > 2_500
-            ? `${worker.state}, silent for ${age(worker.heard_ms_ago)}`
-            : worker.state,
-      },
-      { text: String(worker.in_flight), name: 'number' },
-      { text: String(worker.connections), name: 'number' },
-    ]),
+    ['', '', '', 'number', 'number'],
+    workers.map(({ pid, generation, state, heard_ms_ago, in_flight, connections }) => {
+      const silent = heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
+      return [pid, generation, `${state}${silent}`, in_flight, connections].map(String);
+    }),
   );
 }
 
 function showFacts() {
   const { connections, event_loop, last_reload, audit, last_shutdown } = view.status;
   text('connections', `${connections.open} open, ${connections.idle} of them idle`);
-  text(
-    'loop',
-    event_loop === null
-      ? 'not known yet'
-      : `late by ${event_loop.delay_p99_ms} ms (p99), at most ${event_loop.delay_max_ms} ms`,
-  );
+  text('loop', event_loop === null ? 'not known yet' : loopText(event_loop));
   text('reload', last_reload === null ? 'none yet' : reloadText(last_reload));
   text('audit', audit === null ? 'off' : auditText(audit));
   text('last', lastText(view.report ?? last_shutdown));
+}
+
+function loopText({ delay_p99_ms, delay_max_ms }) {
+  return `late by ${delay_p99_ms} ms (p99), at most ${delay_max_ms} ms`;
 }
 
 function reloadText({ outcome, reason, started_ms, duration_ms }) {
@@ -246,16 +228,10 @@ function showCharts() {
   const inFlight = view.status.in_flight.count;
   text('flight-now', String(inFlight));
   const most = draw('flight', ['in_flight']);
-  byId('flight').setAttribute(
-    'aria-label',
-    `In flight, the last five minutes: now ${inFlight}, at most ${most}`,
-  );
+  label('flight', `In flight, the last five minutes: now ${inFlight}, at most ${most}`);
   draw('rate', Object.keys(SERIES));
   const now = Object.keys(SERIES).map((name) => `${SERIES[name]} ${value(last, name)}`);
-  byId('rate').setAttribute(
-    'aria-label',
-    `Answers per second, the last five minutes. Now: ${now.join(', ')}`,
-  );
+  label('rate', `Answers per second, the last five minutes. Now: ${now.join(', ')}`);
   for (const name of Object.keys(SERIES)) text(`now-${name}`, String(value(last, name)));
 
   function draw(id, names) {
@@ -265,7 +241,7 @@ function showCharts() {
     return highest;
   }
 
-  /** A line by time; where a second is missing the pen is lifted. */
+  /** A line by time, with a gap where seconds are missing. */
   function line(name, highest) {
     const now = Date.now();
     let before = Number.NEGATIVE_INFINITY;
@@ -278,6 +254,10 @@ function showCharts() {
       })
       .join('');
   }
+}
+
+function label(id, words) {
+  byId(id).setAttribute('aria-label', words);
 }
 
 function series(id, name) {
@@ -322,21 +302,21 @@ function showIcon(state) {
   if (link.getAttribute('href') !== icon) link.setAttribute('href', icon);
 }
 
-/** Only what differs is touched: a selection, or a screen reader's place, stays where it is. */
+/** Touches only what differs, so that a selection or a screen reader's position stays. */
 function text(id, words) {
   const element = byId(id);
   if (element.textContent !== words) element.textContent = words;
 }
 
-function fill(id, lines) {
+function fill(id, classes, lines) {
   const body = byId(id);
   while (body.rows.length > lines.length) body.deleteRow(-1);
   for (const [index, cells] of lines.entries()) {
     const row = body.rows[index] ?? body.insertRow();
-    for (const [at, cell] of cells.entries()) {
-      const field = row.cells[at] ?? row.insertCell();
-      if (field.className !== (cell.name ?? '')) field.className = cell.name ?? '';
-      if (field.textContent !== cell.text) field.textContent = cell.text;
+    for (const [at, words] of cells.entries()) {
+      const cell = row.cells[at] ?? row.insertCell();
+      cell.className = classes[at];
+      if (cell.textContent !== words) cell.textContent = words;
     }
   }
 }
@@ -366,16 +346,14 @@ function many(count, what) {
 
 const dialog = byId('dialog');
 byId('open').addEventListener('click', () => {
-  text(
-    'target',
-    view === undefined ? location.host : `${view.status.service} on ${view.status.host} (${location.host})`,
-  );
-  text('word', view?.status.service ?? 'master-agent');
+  const status = view?.status;
+  text('target', status ? `${status.service} on ${status.host} (${location.host})` : location.host);
+  text('word', status?.service ?? 'master-agent');
   told('', '');
   dialog.showModal();
 });
 byId('close').addEventListener('click', () => dialog.close());
-// The token is in this field alone, and not there any more when the dialog is closed.
+// The token is in this field alone, and closing the dialog removes it.
 dialog.addEventListener('close', () => byId('form').reset());
 byId('form').addEventListener('submit', async (event) => {
   event.preventDefault();
@@ -393,7 +371,7 @@ byId('form').addEventListener('submit', async (event) => {
 
 /**
  * Asks for the emergency shutdown. Another site cannot do this in an operator's name: there is no cookie, it has no
- * token, and without leave from this server (which it gives to nobody) a browser does not let it send this header.
+ * token, and this server permits no other origin to send this header.
  */
 async function emergency(token, reason) {
   try {
