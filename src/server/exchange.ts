@@ -303,7 +303,7 @@ let stamp = '';
 function timestamp(nowMs: number): string {
   if (nowMs - stampedMs >= 1) {
     stampedMs = nowMs;
-    stamp = new Date().toISOString();
+    stamp = new Date(Date.now()).toISOString();
   }
   return stamp;
 }
