@@ -109,7 +109,7 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
   'exchange: made, run, ended': (times) => {
     for (let n = 0; n < times; n += 1) {
       const exchange = new Exchange(request, response, '127.0.0.1', parts);
-      exchange.run(route.route, route.values, response);
+      exchange.run(route, response);
       inFlight.add();
       exchange.end();
     }

@@ -4,7 +4,7 @@ import { messageOf } from '../error.ts';
 import { replaceFile, replaceFileNow } from '../platform/atomic-file.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
-import { Batch } from './batch.ts';
+import { Batch, type LineEncoding } from './batch.ts';
 import { type DiskSpace, DiskWatch } from './disk-space.ts';
 import { type Head, headFile, headText } from './head.ts';
 import { OtherWriters } from './other-writers.ts';
@@ -151,12 +151,12 @@ export class AuditLog {
   }
 
   /** Adds a record that is a line of JSON already, beginning with its type. */
-  add(line: string): void {
+  add(line: string, encoding: LineEncoding = 'utf8'): void {
     if (this.#failure !== undefined || this.#closed) {
       this.#options.fallback(line);
       return;
     }
-    this.#waiting.add(line);
+    this.#waiting.add(line, encoding);
     const waitingBytes = this.#waiting.length + (this.#writing?.length ?? 0);
     if (waitingBytes > MOST_WAITING_BYTES) {
       this.#fail(new Error(`the disk does not take the audit log: ${waitingBytes} bytes wait`));

@@ -1,6 +1,7 @@
-import { type IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Exchange, Outcome } from './exchange.ts';
+import type { GatedResponse } from './messages.ts';
 
 /** How long a connection whose last answer is sent may still deliver what nobody reads. */
 const LINGER_MS = 2_000;
@@ -12,14 +13,6 @@ declare module 'node:net' {
   interface Socket {
     [CONNECTION]?: Connection;
   }
-}
-
-/** A response that knows what it answers. */
-export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
-  /** Set once its request was admitted or refused. */
-  owner: Connection | undefined = undefined;
-  /** Set when its request was admitted. */
-  exchange: Exchange | undefined = undefined;
 }
 
 /** One open socket, and what is on it. Nothing here takes longer because many requests are pipelined. */
@@ -151,8 +144,7 @@ export class Connection {
   }
 
   /** Takes a response that goes to the gate now. */
-  judge(response: GatedResponse): void {
-    response.owner = this;
+  judge(): void {
     this.#requests += 1;
     this.#unanswered += 1;
   }

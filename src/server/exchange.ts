@@ -3,12 +3,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { performance } from 'node:perf_hooks';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
+import type { AuditLog } from '../audit/audit-log.ts';
 import { messageOf } from '../error.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { Context } from './context.ts';
 import type { InFlight } from './in-flight.ts';
 import { HttpError, sendError } from './response.ts';
-import type { Route, UpgradeHandler } from './router.ts';
+import type { Route, RouteMatch, UpgradeHandler } from './router.ts';
 
 /**
  * Where a request is between its admission and its end. `open`: the handler may still answer. `answered`: it has ended
@@ -35,6 +36,18 @@ export interface ServerContext {
   readonly recorder?: { begin(request: Pick<Exchange, 'id' | 'method' | 'path'>): () => void } | undefined;
 }
 
+/** What only some exchanges need. Few fields make an exchange cheap. */
+interface Extras {
+  log?: Logger;
+  gone?: AbortController;
+  params?: Readonly<Record<string, string>>;
+  query?: URLSearchParams;
+  fields?: Readonly<Record<string, unknown>>;
+  fieldsText?: string;
+  /** Tells the recorder that it is over. */
+  forget?: () => void;
+}
+
 /** Of the handler's own fields in the audit log. */
 const MOST_AUDIT_CHARACTERS = 8 * 1024;
 /** A longer path is cut in the audit log: what it begins with tells enough. */
@@ -47,8 +60,6 @@ const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 // Random enough that ids of two runs, or of two workers, do not meet in one log.
 const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
-
-const NONE: readonly string[] = [];
 
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
@@ -65,17 +76,10 @@ export class Exchange implements Context {
   /** The one behind it on its connection; set by that. */
   next: Exchange | undefined = undefined;
   readonly #context: ServerContext;
-  readonly #forget: (() => void) | undefined;
   #state: State = 'open';
-  #route: Route | Route<UpgradeHandler> | undefined;
-  #values: readonly string[] = NONE;
-  #id: string | undefined;
-  #log: Logger | undefined;
-  #gone: AbortController | undefined;
-  #params: Record<string, string> | undefined;
-  #query: URLSearchParams | undefined;
-  #fields: Record<string, unknown> | undefined;
-  #fieldsText: string | undefined;
+  #match: RouteMatch | RouteMatch<UpgradeHandler> | undefined = undefined;
+  #id: string | undefined = undefined;
+  #extras: Extras | undefined = undefined;
 
   constructor(
     request: IncomingMessage,
@@ -89,7 +93,16 @@ export class Exchange implements Context {
     this.url = request.url ?? '';
     this.client = client;
     this.#context = context;
-    this.#forget = context.recorder?.begin(this);
+    if (context.recorder !== undefined) this.#made.forget = context.recorder.begin(this);
+  }
+
+  get #made(): Extras {
+    this.#extras ??= {};
+    return this.#extras;
+  }
+
+  get #route(): Route | Route<UpgradeHandler> | undefined {
+    return this.#match?.route;
   }
 
   get id(): string {
@@ -107,28 +120,26 @@ export class Exchange implements Context {
   }
 
   get params(): Readonly<Record<string, string>> {
-    this.#params ??= Object.fromEntries(
-      (this.#route?.names ?? []).map((name, index) => [name, this.#values[index] ?? '']),
+    const { route, values = [] } = this.#match ?? {};
+    this.#made.params ??= Object.fromEntries(
+      (route?.names ?? []).map((name, index) => [name, values[index] ?? '']),
     );
-    return this.#params;
+    return this.#made.params;
   }
 
   get query(): URLSearchParams {
-    if (this.#query === undefined) {
-      const query = this.url.indexOf('?');
-      this.#query = new URLSearchParams(query === -1 ? '' : this.url.slice(query + 1));
-    }
-    return this.#query;
+    this.#made.query ??= new URLSearchParams(this.url.slice(this.path.length + 1));
+    return this.#made.query;
   }
 
   get log(): Logger {
-    this.#log ??= this.#context.log.child({ request: this.id });
-    return this.#log;
+    this.#made.log ??= this.#context.log.child({ request: this.id });
+    return this.#made.log;
   }
 
   get signal(): AbortSignal {
-    this.#gone ??= new AbortController();
-    return this.#gone.signal;
+    this.#made.gone ??= new AbortController();
+    return this.#made.gone.signal;
   }
 
   get stopping(): AbortSignal {
@@ -145,7 +156,7 @@ export class Exchange implements Context {
   }
 
   audit(fields: Readonly<Record<string, unknown>>): void {
-    const all = { ...this.#fields, ...fields };
+    const all = { ...this.#extras?.fields, ...fields };
     // Written out now: what the handler does to its objects later is not what it has put on record.
     const text = JSON.stringify(all);
     if (text.length > MOST_AUDIT_CHARACTERS) {
@@ -153,28 +164,37 @@ export class Exchange implements Context {
         `audit: want at most ${MOST_AUDIT_CHARACTERS} characters of JSON, got ${text.length}`,
       );
     }
-    this.#fields = all;
-    this.#fieldsText = text;
+    this.#made.fields = all;
+    this.#made.fieldsText = text;
   }
 
   /**
-   * The line for the audit log. What comes from the client is written as JSON text, so it can neither end the line
-   * nor begin another.
+   * Puts it on record. What comes from the client is written as JSON text, so it can neither end the line nor begin
+   * another.
    */
-  auditLine(type: 'request' | 'answer', status: number, outcome: Outcome | 'begun'): string {
+  record(
+    log: AuditLog,
+    type: 'request' | 'answer',
+    status: number,
+    outcome: Outcome | 'begun',
+    nowMs = performance.now(),
+  ): void {
     const { path } = this;
+    const fieldsText = this.#extras?.fieldsText;
     // A pattern begins with a slash; what answers where there is none has a name instead.
-    const isRouted = this.#route?.pattern.startsWith('/') === true;
+    const isRouted = this.#match?.route.pattern.startsWith('/') === true;
     const most = isRouted ? MOST_PATH_CHARACTERS : MOST_STRAY_CHARACTERS;
     const shown = path.length > most ? `${path.slice(0, most)}…` : path;
+    const isPlain = PLAIN.test(shown);
     // Integers: writing out a fraction takes longer than all the rest of the line.
-    const tenths = Math.round(this.ageMs * 10);
-    return (
-      `{"type":"${type}","time":"${timestamp()}","id":"${this.id}","client":"${this.client}",` +
-      // The parser takes no method that it does not know.
-      `"method":"${this.method}","path":${PLAIN.test(shown) ? `"${shown}"` : JSON.stringify(shown)},"status":${status},` +
-      `"duration_ms":${Math.trunc(tenths / 10)}.${tenths % 10},"outcome":"${outcome}"` +
-      `${this.#fieldsText === undefined ? '' : `,"fields":${this.#fieldsText}`}}`
+    const tenths = Math.round((nowMs - this.startedMs) * 10);
+    log.add(
+      `{"type":"${type}","time":"${timestamp(nowMs)}","id":"${this.id}","client":"${this.client}",` +
+        // The parser takes no method that it does not know.
+        `"method":"${this.method}","path":${isPlain ? `"${shown}"` : JSON.stringify(shown)},"status":${status},` +
+        `"duration_ms":${Math.trunc(tenths / 10)}.${tenths % 10},"outcome":"${outcome}"` +
+        `${fieldsText === undefined ? '' : `,"fields":${fieldsText}`}}`,
+      isPlain && fieldsText === undefined ? 'ascii' : 'utf8',
     );
   }
 
@@ -197,9 +217,8 @@ export class Exchange implements Context {
   }
 
   /** Runs the handler. Whatever it throws or rejects with becomes an answer, or the end of the connection. */
-  run(route: Route, values: readonly string[], response: ServerResponse, handler = route.handler): void {
-    this.#route = route;
-    this.#values = values;
+  run(match: RouteMatch, response: ServerResponse, handler = match.route.handler): void {
+    this.#match = match;
     try {
       const result = handler(this.request, response, this);
       if (isThenable(result)) result.then(undefined, (error: unknown) => this.fail(error));
@@ -209,18 +228,13 @@ export class Exchange implements Context {
   }
 
   /** Hands the connection to the taker of an upgrade. */
-  runUpgrade(route: Route<UpgradeHandler>, values: readonly string[], socket: Duplex, head: Buffer): void {
-    this.#route = route;
-    this.#values = values;
-    const failed = (error: unknown): void => {
-      this.log.error({ err: error }, `Handler of upgrade ${route.pattern} failed: ${messageOf(error)}`);
-      socket.destroy();
-    };
+  async runUpgrade(match: RouteMatch<UpgradeHandler>, socket: Duplex, head: Buffer): Promise<void> {
+    this.#match = match;
     try {
-      const result = route.handler(this.request, socket, head, this);
-      if (isThenable(result)) result.then(undefined, failed);
+      await match.route.handler(this.request, socket, head, this);
     } catch (error) {
-      failed(error);
+      this.log.error({ err: error }, `Handler of upgrade ${match.route.pattern} failed: ${messageOf(error)}`);
+      socket.destroy();
     }
   }
 
@@ -242,21 +256,21 @@ export class Exchange implements Context {
   /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
   cut(): void {
     if (this.#state !== 'ended' && this.response?.writableFinished !== true) this.#state = 'cut';
-    this.#gone?.abort(new Error('the request was cut: the service had to stop'));
+    this.#extras?.gone?.abort(new Error('the request was cut: the service had to stop'));
     this.request.socket.destroy();
   }
 
   /** The response, or the socket, is closed. Undefined when it had ended before. */
-  end(): Outcome | undefined {
+  end(nowMs = performance.now()): Outcome | undefined {
     if (this.#state === 'ended') return undefined;
     const { response } = this;
     // A handler may well write a whole answer when it learns of the cut: there is nobody left to read it.
     const isWhole = response === undefined || response.writableFinished;
     const outcome: Outcome = this.#state === 'cut' ? 'cut' : isWhole ? 'completed' : 'aborted';
     this.#state = 'ended';
-    if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
-    this.#route?.tally.count(this.status, this.ageMs);
-    this.#forget?.();
+    if (outcome === 'aborted') this.#extras?.gone?.abort(new Error('the client is gone'));
+    this.#route?.tally.count(this.status, nowMs - this.startedMs);
+    this.#extras?.forget?.();
     this.#context.inFlight.leave();
     return outcome;
   }
@@ -264,7 +278,7 @@ export class Exchange implements Context {
   fail(error: unknown): void {
     const response = this.response as ServerResponse;
     const known = error instanceof HttpError;
-    if (!known && !this.#gone?.signal.aborted) {
+    if (!known && !this.#extras?.gone?.signal.aborted) {
       this.log.error(
         { err: error },
         `Handler of ${this.method} ${this.#route?.pattern} failed: ${messageOf(error)}`,
@@ -282,15 +296,14 @@ export class Exchange implements Context {
   }
 }
 
-let stampMs = 0;
+let stampedMs = Number.NEGATIVE_INFINITY;
 let stamp = '';
 
-/** The time as ISO 8601, written out once for all who ask in the same millisecond. */
-function timestamp(): string {
-  const nowMs = Date.now();
-  if (nowMs !== stampMs) {
-    stampMs = nowMs;
-    stamp = new Date(nowMs).toISOString();
+/** The time as ISO 8601, written out once for all who ask within a millisecond. */
+function timestamp(nowMs: number): string {
+  if (nowMs - stampedMs >= 1) {
+    stampedMs = nowMs;
+    stamp = new Date(Date.now()).toISOString();
   }
   return stamp;
 }

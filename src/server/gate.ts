@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
-import type { Connection, Connections, GatedResponse } from './connections.ts';
+import type { Connection, Connections } from './connections.ts';
 import type { InFlight } from './in-flight.ts';
+import type { GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
 import { errorBody } from './response.ts';
 

@@ -28,7 +28,7 @@ export class RequestAudit {
   async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
     // What is lost goes on record when it ends, and nothing of it will leave.
     if (this.#log === undefined || exchange.isLost) return true;
-    this.#log.add(exchange.auditLine(whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun'));
+    exchange.record(this.#log, whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun');
     const kept = await this.#log.kept();
     if (whole && kept && !exchange.isLost) this.#completed.add(exchange);
     // Control never needs the audit log: an administrator's answer leaves all the same.
@@ -36,9 +36,10 @@ export class RequestAudit {
   }
 
   /** Puts a request on record that has ended, unless its whole answer is on record already. */
-  ended(exchange: Exchange, outcome: Outcome): void {
+  ended(exchange: Exchange, outcome: Outcome, nowMs?: number): void {
+    if (this.#log === undefined) return;
     if (this.#completed.delete(exchange) && outcome === 'completed') return;
-    this.#log?.add(exchange.auditLine('request', exchange.status, outcome));
+    exchange.record(this.#log, 'request', exchange.status, outcome, nowMs);
   }
 
   /** Sums up the requests that were refused since the last call. */

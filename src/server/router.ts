@@ -30,7 +30,7 @@ export class Route<H = Handler> {
 }
 
 /** `values` are the decoded parameters, in the order of `route.names`. */
-interface RouteMatch<H = Handler> {
+export interface RouteMatch<H = Handler> {
   readonly kind: 'route';
   readonly route: Route<H>;
   readonly values: readonly string[];
@@ -41,12 +41,6 @@ export type Match =
   | RouteMatch
   | { readonly kind: 'options' | 'not allowed'; readonly allow: string }
   | { readonly kind: 'not found' | 'bad target'; readonly allow?: undefined };
-
-/** The taker of an upgrade. */
-export interface UpgradeMatch {
-  readonly route: Route<UpgradeHandler>;
-  readonly values: readonly string[];
-}
 
 const NOT_FOUND: Match = { kind: 'not found' };
 const BAD_TARGET: Match = { kind: 'bad target' };
@@ -104,7 +98,11 @@ export class Router {
   readonly #routes: (Route | Route<UpgradeHandler>)[] = [];
   #upgrades = 0;
   /** Counts what no route answers: 404, 405, OPTIONS and requests that are malformed. */
-  readonly unrouted = new Route<Handler>('*', '(none)', [], () => undefined);
+  readonly unrouted: RouteMatch = {
+    kind: 'route',
+    route: new Route<Handler>('*', '(none)', [], () => undefined),
+    values: [],
+  };
 
   get(pattern: string, handler: Handler): this {
     return this.on('GET', pattern, handler);
@@ -178,7 +176,9 @@ export class Router {
 
   /** What each route has answered, in the order of registration. */
   tallies(): TallySnapshot[] {
-    return [...this.#routes, this.unrouted].map((route) => route.tally.snapshot(route.method, route.pattern));
+    return [...this.#routes, this.unrouted.route].map((route) =>
+      route.tally.snapshot(route.method, route.pattern),
+    );
   }
 
   /** @param url the request's target as it came: a path, or a whole URL (RFC 9112 section 3.2) */
@@ -203,13 +203,13 @@ export class Router {
   }
 
   /** The taker of an upgrade at this target, if there is one. */
-  matchUpgrade(url: string): UpgradeMatch | undefined {
+  matchUpgrade(url: string): RouteMatch<UpgradeHandler> | undefined {
     const query = url.indexOf('?');
     const parts = partsOf(query === -1 ? url : url.slice(0, query));
     if (parts === undefined) return undefined;
     const values: string[] = [];
     const found = descend(this.#upgradeRoot, parts, 0, values, UPGRADE);
-    return found === undefined ? undefined : { route: found.route, values };
+    return found === undefined ? undefined : { ...found, values };
   }
 
   #endpoint<H>(root: Segment<H>, pattern: string): { endpoint: Endpoint<H>; names: string[] } {

@@ -1,16 +1,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { performance } from 'node:perf_hooks';
 import type { Duplex } from 'node:stream';
 import { mostConnections } from '../platform/descriptors.ts';
-import { Connection, type Connections, GatedResponse } from './connections.ts';
+import { Connection, type Connections } from './connections.ts';
 import { dispatch } from './dispatch.ts';
 import { Exchange, type ServerContext } from './exchange.ts';
 import type { Gate } from './gate.ts';
 import { holdAnswer } from './hold-answer.ts';
 import { hasValidHost } from './host.ts';
+import { GatedRequest, GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
 import { errorBody, sendError } from './response.ts';
-import type { Router, UpgradeMatch } from './router.ts';
+import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
 
 /** Limits that node:http enforces. Durations in milliseconds. */
 export interface ServerLimits {
@@ -21,6 +23,8 @@ export interface ServerLimits {
   readonly maxHeaderBytes: number;
   readonly maxRequestsPerSocket: number;
 }
+
+const { emit } = GatedResponse.prototype;
 
 export interface ServerParts extends ServerContext {
   readonly gate: Gate;
@@ -53,22 +57,21 @@ const DROPPED_SUMMARY_MS = 1_000;
 export function createHttpServer(parts: ServerParts, limits: ServerLimits): GatedServer {
   const { gate, connections, router, requestAudit } = parts;
 
-  /** Node tells the end of a response by events; heard here, they cost no listeners. */
-  class Response<R extends IncomingMessage = IncomingMessage> extends GatedResponse<R> {
-    override emit(event: string | symbol, ...args: unknown[]): boolean {
-      if (event === 'close') closed(this);
-      else if (event === 'error' && this.exchange !== undefined) {
-        // Written to after its end: the handler's failure, not the end of the service.
-        this.exchange.fail(args[0]);
-        if (this.listenerCount('error') === 0) return true;
-      }
-      return super.emit(event, ...args);
+  /** Hears the end of a response without a listener for each, also when a framework gives the response other methods. */
+  function hear(this: GatedResponse, event: string | symbol, ...args: unknown[]): boolean {
+    if (event === 'close') closed(this);
+    else if (event === 'error' && this.exchange !== undefined) {
+      // Written to after its end: the handler's failure, not the end of the service.
+      this.exchange.fail(args[0]);
+      if (this.listenerCount('error') === 0) return true;
     }
+    return emit.call(this, event, ...args);
   }
 
-  type Options = ServerOptions<typeof IncomingMessage, typeof Response>;
+  type Options = ServerOptions<typeof GatedRequest, typeof GatedResponse>;
   const options: Options & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
-    ServerResponse: Response,
+    IncomingMessage: GatedRequest,
+    ServerResponse: GatedResponse,
     maxHeaderSize: limits.maxHeaderBytes,
     connectionsCheckingInterval: LATENESS_CHECK_MS,
     // Checked below, behind the gate: while stopping even a request without a Host gets the 503.
@@ -117,7 +120,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }, DROPPED_SUMMARY_MS).unref();
   }
 
-  function read(request: IncomingMessage, response: Response): void {
+  function read(request: IncomingMessage, response: GatedResponse): void {
     // Behind what was no request: the parser may go on, but another reader would not.
     if (Connection.of(request.socket)?.readsNoMore) return;
     const ambiguity = ambiguityOf(request);
@@ -128,7 +131,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }
   }
 
-  function arrive(response: Response, serve = serveRequest): void {
+  function arrive(response: GatedResponse, serve = serveRequest): void {
     const connection = connections.arrived(response.req, response);
     if (connection === undefined || connection.closing) return;
     if (connection.isFull(gate.maxPipelined)) connection.addWaiting(response);
@@ -137,7 +140,8 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
 
   /** Admits a request and has it served, or refuses it. */
   function judge(connection: Connection, response: GatedResponse, serve = serveRequest): void {
-    connection.judge(response);
+    connection.judge();
+    response.emit = hear;
     if (!gate.admit()) {
       gate.refuse(connection, response);
       return;
@@ -163,23 +167,24 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   }
 
   function closed(response: GatedResponse): void {
-    const { owner, exchange } = response;
-    if (owner === undefined) return;
-    owner.answered(response);
-    if (exchange !== undefined) end(owner, exchange);
+    const connection = Connection.of(response.req.socket);
+    if (connection === undefined) return;
+    connection.answered(response);
+    if (response.exchange !== undefined) end(connection, response.exchange);
     for (;;) {
-      const next = owner.takeWaiting(gate.maxPipelined);
+      const next = connection.takeWaiting(gate.maxPipelined);
       if (next === undefined) return;
-      judge(owner, next);
+      judge(connection, next);
     }
   }
 
   /** The end of an admitted request: its response, or its connection, is closed. */
   function end(connection: Connection, exchange: Exchange): void {
-    const outcome = exchange.end();
+    const nowMs = performance.now();
+    const outcome = exchange.end(nowMs);
     if (outcome === undefined) return;
     connections.outcomes[outcome] += 1;
-    requestAudit.ended(exchange, outcome);
+    requestAudit.ended(exchange, outcome, nowMs);
     connection.remove(exchange);
     gate.answer(connection);
   }
@@ -196,12 +201,12 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   }
 
   /** The route for the upgrade that a request asks for. From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8). */
-  function upgradeOf({ httpVersion, url }: IncomingMessage): UpgradeMatch | undefined {
+  function upgradeOf({ httpVersion, url }: IncomingMessage): RouteMatch<UpgradeHandler> | undefined {
     return httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
   }
 
   function refuseBody(exchange: Exchange, response: GatedResponse): void {
-    exchange.run(router.unrouted, [], response, () =>
+    exchange.run(router.unrouted, response, () =>
       sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.'),
     );
   }
@@ -210,7 +215,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     request: IncomingMessage,
     stream: Duplex,
     head: Buffer,
-    taker: UpgradeMatch,
+    taker: RouteMatch<UpgradeHandler>,
   ): void {
     if (!gate.admit()) {
       arrive(responseOn(request));
@@ -220,10 +225,10 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     if (connection === undefined) return;
     const exchange = new Exchange(request, undefined, connection.client, parts);
     connection.begin(exchange);
-    if (!requestAudit.isStrict) exchange.runUpgrade(taker.route, taker.values, stream, head);
+    if (!requestAudit.isStrict) void exchange.runUpgrade(taker, stream, head);
     else {
       void requestAudit.keep(exchange, false, 101).then((kept) => {
-        if (kept) exchange.runUpgrade(taker.route, taker.values, stream, head);
+        if (kept) void exchange.runUpgrade(taker, stream, head);
         else request.socket.destroy();
       });
     }
@@ -272,9 +277,9 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   }
 
   /** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
-  function responseOn(request: IncomingMessage): Response {
+  function responseOn(request: IncomingMessage): GatedResponse {
     const { socket } = request;
-    const response = new Response(request);
+    const response = new GatedResponse(request);
     response.shouldKeepAlive = false;
     response.assignSocket(socket);
     socket.resume();

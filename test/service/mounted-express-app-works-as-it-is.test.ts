@@ -40,7 +40,7 @@ function legacyApp(): ExpressApp {
 }
 
 t.test('an Express app below a prefix works as it is', async (t) => {
-  const { ask, port } = await running(t, {
+  const { ask, port, service } = await running(t, {
     app: defineApp({
       routes(router) {
         router.mount('/legacy', legacyApp());
@@ -77,6 +77,14 @@ t.test('an Express app below a prefix works as it is', async (t) => {
   t.equal(head.status, 200);
   t.equal((await client.get('/legacy').response()).status, 200, 'the connection is kept');
   client.destroy();
+
+  // Express gives requests and responses prototypes of its own.
+  const { in_flight_at_lock, exit_code } = await service.stop('the test');
+  t.strictSame(
+    { in_flight_at_lock, exit_code },
+    { in_flight_at_lock: 0, exit_code: 0 },
+    'none is left in flight',
+  );
 });
 
 t.test('a bare handler can be mounted at the root, and learns of what it throws as anybody', async (t) => {

@@ -1,0 +1,94 @@
+import { IncomingMessage, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import type { Exchange } from './exchange.ts';
+
+// As node:http's types have it.
+// biome-ignore lint/suspicious/noExplicitAny: a listener takes what its event brings
+type Listener = (...args: any[]) => void;
+
+/**
+ * A request that ends in silence when nobody reads it. Once it is answered, node:http resumes it, and the stream reads,
+ * ends, is destroyed and closed, an event and a turn of the loop each, which costs more than all that we do for it.
+ * When the request is complete, nothing of it is left to read and nobody listens, it says that it is over, and is left
+ * as it is: the first listener makes up for it.
+ */
+export class GatedRequest extends IncomingMessage {
+  #silent = false;
+
+  static {
+    // What a request says of itself that is over. An accessor that Node no longer has there stays as it is.
+    const over = { readable: false, readableEnded: true, destroyed: true, closed: true };
+    for (const [name, value] of Object.entries(over)) {
+      const { get, set } = Object.getOwnPropertyDescriptor(Readable.prototype, name) ?? {};
+      if (get === undefined) continue;
+      const told = function (this: GatedRequest): unknown {
+        return this.#silent ? value : get.call(this);
+      };
+      Object.defineProperty(
+        GatedRequest.prototype,
+        name,
+        set === undefined ? { get: told } : { get: told, set },
+      );
+    }
+  }
+
+  override resume(): this {
+    return this.#endInSilence() ? this : super.resume();
+  }
+
+  /** Since Node 26 a complete request is not resumed, but read. */
+  override read(size?: number): unknown {
+    return size === 0 && this.#endInSilence() ? null : super.read(size);
+  }
+
+  override on(event: string | symbol, listener: Listener): this {
+    this.#speak();
+    return super.on(event, listener);
+  }
+
+  override addListener(event: string | symbol, listener: Listener): this {
+    return this.on(event, listener);
+  }
+
+  override prependListener(event: string | symbol, listener: Listener): this {
+    this.#speak();
+    return super.prependListener(event, listener);
+  }
+
+  #endInSilence(): boolean {
+    this.#silent =
+      this.complete &&
+      this.readableFlowing === null &&
+      this.readableLength === 0 &&
+      this.listenerCount('end') === 0 &&
+      this.listenerCount('close') === 0;
+    return this.#silent;
+  }
+
+  #speak(): void {
+    if (!this.#silent) return;
+    this.#silent = false;
+    super.resume();
+  }
+}
+
+/** Since Node 24, `end` writes the head, the text and the end at once. */
+const ENDS_AT_ONCE = Number.parseInt(process.versions.node, 10) >= 24;
+
+/** A response that knows what it answers. */
+export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
+  /** Set when its request was admitted. */
+  exchange: Exchange | undefined = undefined;
+
+  /** A last text leaves together with the head, in one write without a list of parts. */
+  override end(...args: unknown[]): this {
+    const [text] = args;
+    const isWhole = args.length === 1 && typeof text === 'string' && text !== '' && this.headersSent;
+    if (ENDS_AT_ONCE || !isWhole || this.chunkedEncoding || this.strictContentLength || this.writableEnded)
+      return Reflect.apply(super.end, this, args);
+    this.cork();
+    super.write(text);
+    this.uncork();
+    return super.end();
+  }
+}
