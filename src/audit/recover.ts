@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hasCode } from '../error.ts';
-import { syncDirectoryOfNow } from '../platform/atomic-file.ts';
+import { withSyncedNameNow } from '../platform/atomic-file.ts';
 import { readHead } from './head.ts';
 import { findSeals, OPENS, type Seal } from './seal.ts';
 
@@ -100,8 +100,7 @@ function follow(last: string | undefined): Recovery {
 function moveToQuarantine(file: string, bytes: Buffer): string {
   const quarantine = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
   try {
-    writeFileSync(quarantine, bytes, { mode: 0o640, flush: true });
-    syncDirectoryOfNow(quarantine);
+    withSyncedNameNow(quarantine, () => writeFileSync(quarantine, bytes, { mode: 0o640, flush: true }));
   } catch (error) {
     // On a full disk the next start tries again: it must not find a heap of halves.
     rmSync(quarantine, { force: true });
