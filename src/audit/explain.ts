@@ -1,5 +1,5 @@
-import { checkSum, isSealed, MOST_SUMS, OPENS, parseSeal, type Seal } from './seal.ts';
-import { linesOf } from './writes.ts';
+import { checkSum, isSealed, MOST_SUMS, OPENS, type Seal } from './seal.ts';
+import { linesOf, type Write } from './writes.ts';
 
 /** The first line of a write that is wrong, and why. */
 export interface Explanation {
@@ -11,27 +11,34 @@ export interface Explanation {
 /**
  * Which line of a write that is not as it was sealed is the first that is wrong. The hash only tells that one is;
  * where the seal has no check sum for each record, it is one of all of them.
+ * @param seal undefined when there is none, or none that can be read
  * @param before the number of the seal of its chain that was walked last, when one was
  */
 export function explain(
-  records: Buffer,
-  sealLine: string,
+  { bytes, sealAt }: Write,
+  seal: Seal | undefined,
   before: number | undefined,
   key: Buffer | undefined,
 ): Explanation {
+  const records = bytes.subarray(0, sealAt);
   const lines = linesOf(records);
-  const seal = parseSeal(sealLine);
+  const atSeal = lines.length + 1;
   const noRecord = firstThatIsNoRecord(lines);
+  // A write that was torn, or what somebody has added.
+  if (sealAt === undefined && bytes.at(-1) !== 0x0a)
+    return noRecord ?? { line: lines.length, detail: 'the log ends before the end of this line' };
+  if (sealAt === undefined)
+    return noRecord ?? { line: 1, detail: 'from here to the end no seal covers the lines' };
   if (seal === undefined || (seal.lines === undefined && seal.records <= MOST_SUMS))
-    return noRecord ?? { line: lines.length + 1, detail: 'this seal cannot be read' };
+    return noRecord ?? { line: atSeal, detail: 'this seal cannot be read' };
   if (seal.lines === undefined) {
     const detail = `the records from here to the seal ${lines.length} lines on are not as they were sealed, or with another key`;
     return noRecord ?? { line: 1, detail };
   }
   const sums = lines.map(checkSum).join('');
-  const mended = sealLine.replace(seal.lines, sums);
-  if (isSealed(Buffer.concat([records, Buffer.from(`${mended}\n`)]), seal, key) || sums === seal.lines)
-    return { line: lines.length + 1, detail: 'this seal was changed, or it was made with another key' };
+  const mended = bytes.toString('utf8', sealAt).replace(seal.lines, sums);
+  if (sums === seal.lines || isSealed(Buffer.concat([records, Buffer.from(mended)]), seal, key))
+    return { line: atSeal, detail: 'this seal was changed, or it was made with another key' };
   const differing = firstThatDiffers(lines, seal, before);
   return noRecord !== undefined && noRecord.line <= differing.line ? noRecord : differing;
 }
@@ -51,15 +58,6 @@ function firstThatDiffers(lines: readonly Buffer[], seal: Seal, before: number |
   return first === -1
     ? { line: lines.length + 1, detail: 'the record that should stand before this line is missing' }
     : { line: first + 1, detail: 'this record was changed, or one is missing or was put in here' };
-}
-
-/** What stands at the end of a file behind its last seal: a write that was torn, or what somebody has added. */
-export function explainUnsealed(rest: Buffer): Explanation {
-  const lines = linesOf(rest);
-  const noRecord = firstThatIsNoRecord(lines);
-  if (noRecord !== undefined) return noRecord;
-  if (rest.at(-1) !== 0x0a) return { line: lines.length, detail: 'the log ends before the end of this line' };
-  return { line: 1, detail: 'from here to the end no seal covers the lines' };
 }
 
 /** A record is one JSON object with a type. Only a seal, which may be damaged, has a hash. */

@@ -1,4 +1,4 @@
-import { type Explanation, explain, explainUnsealed } from './explain.ts';
+import { type Explanation, explain } from './explain.ts';
 import { isSealed, NOTHING, OPENS, parseSeal, type Seal, type Writer } from './seal.ts';
 import { linesOf, type Write, writesOf } from './writes.ts';
 
@@ -137,17 +137,14 @@ class Walk {
     throw new Break({ file: this.#file, line: this.#line + line, detail });
   }
 
-  #write({ bytes, sealAt }: Write): void {
-    if (sealAt === undefined) {
-      const { line, detail } = explainUnsealed(bytes);
-      this.#break(detail, line);
-    }
+  #write(write: Write): void {
+    const { bytes, sealAt } = write;
     const { key, head } = this.#options;
-    const sealLine = bytes.toString('utf8', sealAt, bytes.length - 1);
-    const seal = parseSeal(sealLine);
+    const seal =
+      sealAt === undefined ? undefined : parseSeal(bytes.toString('utf8', sealAt, bytes.length - 1));
     if (seal === undefined || !isSealed(bytes, seal, key)) {
-      const before = seal === undefined ? undefined : this.#chains.get(seal.chain)?.seq;
-      const { line, detail } = explain(bytes.subarray(0, sealAt), sealLine, before, key);
+      const before = seal && this.#chains.get(seal.chain)?.seq;
+      const { line, detail } = explain(write, seal, before, key);
       this.#break(detail, line);
     }
     this.#first ??= seal;
