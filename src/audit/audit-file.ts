@@ -13,7 +13,7 @@ import { readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { hasCode } from '../error.ts';
-import { syncDirectoryOf, syncDirectoryOfNow } from '../platform/atomic-file.ts';
+import { withSyncedName, withSyncedNameNow } from '../platform/atomic-file.ts';
 import type { Seal } from './seal.ts';
 import { SealTail } from './seal-tail.ts';
 
@@ -46,9 +46,8 @@ export class AuditFile {
   constructor(name: string, follows: boolean) {
     this.name = name;
     this.#follows = follows;
-    const fd = openSync(name, FLAGS, MODE);
+    const fd = withSyncedNameNow(name, () => openSync(name, FLAGS, MODE));
     this.#bytes = fstatSync(fd).size;
-    if (this.#bytes === 0) syncDirectoryOfNow(name);
     this.#tail = new SealTail(fd, this.#bytes);
   }
 
@@ -126,14 +125,13 @@ export class AuditFile {
   /** Goes on in the file that the name stands for, once what was written is on disk in the old one. */
   async reopen(): Promise<void> {
     await this.sync();
-    const fd = await openFile(this.name, FLAGS, MODE);
+    const fd = await withSyncedName(this.name, () => openFile(this.name, FLAGS, MODE));
     await this.#closeOld();
     if (this.#follows) this.#old = { tail: this.#tail, untilMs: performance.now() + LATE_WRITES_MS };
     else await this.#tail.close();
     // What others have written there before us is read from its beginning.
     this.#tail = new SealTail(fd, 0);
     this.#bytes = fstatSync(fd).size;
-    if (this.#bytes === 0) await syncDirectoryOf(this.name);
   }
 
   async #closeOld(): Promise<void> {

@@ -11,9 +11,6 @@ import { OtherWriters } from './other-writers.ts';
 import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, type Writer } from './seal.ts';
 
-/** Why a chain, or its part in a file, begins: a run, another writer of a run, or a new file. */
-export type Opening = 'start' | 'join' | 'reopened';
-
 /** What a record can hold. `undefined` is left out. */
 export type AuditFields = Readonly<Record<string, unknown>>;
 
@@ -43,6 +40,7 @@ const BATCH_RECORDS = 2_000;
 const MOST_WAITING_BYTES = 32 * 1024 * 1024;
 /** How often the owner looks at what the others have written, how large the file is, and whether it was renamed. */
 const LOOK_MS = 1_000;
+const DISK_LOOK_MS = 10_000;
 /** The least time between two rotations: the other writers have to find the new file before the next one. */
 const ROTATE_MS = 1_000;
 
@@ -61,7 +59,7 @@ export class AuditLog {
   readonly #file: AuditFile;
   /** Undefined for a process that joins. */
   readonly #owner:
-    | { readonly others: OtherWriters; readonly disk: DiskWatch; readonly timer: NodeJS.Timeout }
+    | { readonly others: OtherWriters; readonly disk: DiskWatch; readonly timers: readonly NodeJS.Timeout[] }
     | undefined;
   #seq = 0;
   #previous: string;
@@ -85,9 +83,10 @@ export class AuditLog {
     this.#previous = recovery.last ?? NOTHING;
     this.#file = new AuditFile(options.file, options.joins !== true);
     if (options.joins) return;
-    const timer = setInterval(() => this.#look(), LOOK_MS).unref();
     const disk = new DiskWatch(options.file, (message) => options.warn?.(message));
-    this.#owner = { others: new OtherWriters(this.#chain, recovery.ends), disk, timer };
+    const timers = [setInterval(() => this.#look(), LOOK_MS), setInterval(() => disk.look(), DISK_LOOK_MS)];
+    for (const timer of timers) timer.unref();
+    this.#owner = { others: new OtherWriters(this.#chain, recovery.ends), disk, timers };
   }
 
   /**
@@ -212,13 +211,11 @@ export class AuditLog {
 
   #stopTimers(): void {
     clearTimeout(this.#timer);
-    clearInterval(this.#owner?.timer);
+    for (const timer of this.#owner?.timers ?? []) clearInterval(timer);
   }
 
-  /** The owner's look at its surroundings; what it finds is the next flush's. */
+  /** What the owner finds is the next flush's. */
   #look(): void {
-    if (this.#failure !== undefined || this.#closed) return;
-    this.#owner?.disk.look();
     this.#lookAsked = true;
     this.#startFlush();
   }
@@ -246,16 +243,15 @@ export class AuditLog {
   }
 
   async #flush(final: boolean): Promise<void> {
-    const joined = this.#joined;
-    this.#joined = [];
+    const joined = this.#joined.splice(0);
     const mustSync = final || joined.length > 0 || this.#options.mode === 'strict';
     try {
-      // A note stands for all that was there before our last seal, so it always follows a look.
       const others = this.#owner?.others;
-      const looks = this.#lookAsked || final || others?.isDue === true;
+      const looks = this.#lookAsked || final;
       if (looks) await this.#readOthers();
       if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
       else if (this.#isTooLarge()) await this.#rotate();
+      // A note stands for all that was there before our last seal, so it always follows a look.
       const writers = looks && (final || others?.isDue) ? others?.news() : undefined;
       if (this.#waiting.records > 0 || final || writers !== undefined) {
         const batch = this.#waiting;
@@ -343,14 +339,13 @@ export class AuditLog {
     const opening = new Batch();
     opening.add(this.#opening('reopened'));
     await this.#write(opening, false, false, this.#owner?.others.all());
-    await this.#readOthers();
   }
 
   #keepHead(): Promise<void> {
     return replaceFile(headFile(this.#options.file), headText(this.head));
   }
 
-  #opening(reason: Opening): string {
+  #opening(reason: 'start' | 'join' | 'reopened'): string {
     return lineOf('open', { reason, previous: this.#previous, version, pid: process.pid });
   }
 

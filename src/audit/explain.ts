@@ -1,5 +1,5 @@
-import { checkSum, HASH_MARK, MOST_SUMS, OPENS, parseSeal, sealHash } from './seal.ts';
-import { linesOf } from './writes.ts';
+import { checkSum, isSealed, MOST_SUMS, OPENS, type Seal } from './seal.ts';
+import { linesOf, type Write } from './writes.ts';
 
 /** The first line of a write that is wrong, and why. */
 export interface Explanation {
@@ -11,53 +11,53 @@ export interface Explanation {
 /**
  * Which line of a write that is not as it was sealed is the first that is wrong. The hash only tells that one is;
  * where the seal has no check sum for each record, it is one of all of them.
- * @param lines its records
+ * @param seal undefined when there is none, or none that can be read
  * @param before the number of the seal of its chain that was walked last, when one was
  */
 export function explain(
-  lines: readonly Buffer[],
-  sealLine: string,
+  { bytes, sealAt }: Write,
+  seal: Seal | undefined,
   before: number | undefined,
   key: Buffer | undefined,
 ): Explanation {
-  const sealAt = lines.length + 1;
-  const seal = parseSeal(sealLine);
+  const records = bytes.subarray(0, sealAt);
+  const lines = linesOf(records);
+  const atSeal = lines.length + 1;
   const noRecord = firstThatIsNoRecord(lines);
-  const isDamaged = seal === undefined || (seal.lines === undefined && seal.records <= MOST_SUMS);
-  if (isDamaged) return noRecord ?? { line: sealAt, detail: 'this seal cannot be read' };
-  if (seal.lines === undefined) return noRecord ?? { line: 1, detail: range(sealAt) };
-
-  const want: readonly string[] = seal.lines.match(/.{8}/gs) ?? [];
-  const got = lines.map(checkSum);
-  if (noRecord !== undefined && got.length !== want.length) return noRecord;
-  const first = got.findIndex((sum, index) => sum !== want[index]);
-  const mended = sealLine.replace(`"lines":"${seal.lines}"`, `"lines":"${got.join('')}"`);
-  if (got.join('') === seal.lines || isSealedBy(lines, mended, seal.hash, key)) {
-    return { line: sealAt, detail: 'this seal was changed, or it was made with another key' };
+  // A write that was torn, or what somebody has added.
+  if (sealAt === undefined && bytes.at(-1) !== 0x0a)
+    return noRecord ?? { line: lines.length, detail: 'the log ends before the end of this line' };
+  if (sealAt === undefined)
+    return noRecord ?? { line: 1, detail: 'from here to the end no seal covers the lines' };
+  if (seal === undefined || (seal.lines === undefined && seal.records <= MOST_SUMS))
+    return noRecord ?? { line: atSeal, detail: 'this seal cannot be read' };
+  if (seal.lines === undefined) {
+    const detail = `the records from here to the seal ${lines.length} lines on are not as they were sealed, or with another key`;
+    return noRecord ?? { line: 1, detail };
   }
+  const sums = lines.map(checkSum).join('');
+  const mended = bytes.toString('utf8', sealAt).replace(seal.lines, sums);
+  if (sums === seal.lines || isSealed(Buffer.concat([records, Buffer.from(mended)]), seal, key))
+    return { line: atSeal, detail: 'this seal was changed, or it was made with another key' };
+  const differing = firstThatDiffers(lines, seal, before);
+  return noRecord !== undefined && noRecord.line <= differing.line ? noRecord : differing;
+}
+
+/** Holds records against the check sums in their seal. */
+function firstThatDiffers(lines: readonly Buffer[], seal: Seal, before: number | undefined): Explanation {
+  const want: readonly string[] = seal.lines?.match(/.{8}/gs) ?? [];
+  const got = lines.map(checkSum);
   const extra = got.length - want.length;
   const opens = lines[extra]?.indexOf(OPENS) === 0 || (extra === 0 && seal.seq === 1);
   const isNext = before === undefined ? opens : seal.seq === before + 1;
-  if (!isNext && !got.some((sum) => want.includes(sum))) {
-    return { line: sealAt, detail: 'this seal does not belong here' };
-  }
-  if (extra > 0 && got.slice(extra).join('') === seal.lines) {
-    return isNext
-      ? { line: 1, detail: 'this line does not belong here: no seal covers it' }
-      : { line: extra + 1, detail: 'the seal that should stand before this line is missing' };
-  }
+  if (!isNext && !got.some((sum) => want.includes(sum)))
+    return { line: lines.length + 1, detail: 'this seal does not belong here' };
+  if (!isNext && extra > 0 && got.slice(extra).join('') === seal.lines)
+    return { line: extra + 1, detail: 'the seal that should stand before this line is missing' };
+  const first = got.findIndex((sum, index) => sum !== want[index]);
   return first === -1
-    ? { line: sealAt, detail: 'the record that should stand before this line is missing' }
+    ? { line: lines.length + 1, detail: 'the record that should stand before this line is missing' }
     : { line: first + 1, detail: 'this record was changed, or one is missing or was put in here' };
-}
-
-/** What stands at the end of a file behind its last seal: a write that was torn, or what somebody has added. */
-export function explainUnsealed(rest: Buffer): Explanation {
-  const lines = linesOf(rest);
-  const noRecord = firstThatIsNoRecord(lines);
-  if (noRecord !== undefined) return noRecord;
-  if (rest.at(-1) !== 0x0a) return { line: lines.length, detail: 'the log ends before the end of this line' };
-  return { line: 1, detail: 'from here to the end no seal covers the lines' };
 }
 
 /** A record is one JSON object with a type. Only a seal, which may be damaged, has a hash. */
@@ -71,14 +71,4 @@ function firstThatIsNoRecord(lines: readonly Buffer[]): Explanation | undefined 
     }
   });
   return index === -1 ? undefined : { line: index + 1, detail: 'this line is not whole, or is no record' };
-}
-
-function range(sealAt: number): string {
-  return `the records from here to the seal ${sealAt - 1} lines on are not as they were sealed, or with another key`;
-}
-
-function isSealedBy(lines: readonly Buffer[], seal: string, want: string, key: Buffer | undefined): boolean {
-  const hash = sealHash(key);
-  for (const line of lines) hash.update(line).update('\n');
-  return hash.update(seal.slice(0, seal.lastIndexOf(HASH_MARK))).digest('hex') === want;
 }

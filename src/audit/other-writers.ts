@@ -27,8 +27,8 @@ export class OtherWriters {
       this.#news.add(chain);
       this.#open.set(chain, {
         ...{ chain, seq, seal: hash },
-        ...(final ? { final } : {}),
-        ...(before ? { before } : {}),
+        ...(final && { final }),
+        ...(before && { before }),
       });
     }
   }

@@ -9,9 +9,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hasCode } from '../error.ts';
-import { syncDirectoryOfNow } from '../platform/atomic-file.ts';
+import { withSyncedNameNow } from '../platform/atomic-file.ts';
 import { readHead } from './head.ts';
-import { HASH_MARK, OPENS, parseSeal, SEAL_MARK, type Seal } from './seal.ts';
+import { findSeals, OPENS, type Seal } from './seal.ts';
 
 /** What a log was found to end with. */
 export interface Recovery {
@@ -42,9 +42,8 @@ export function uncleanEnd({ unclean, tornBytes, quarantine, missing }: Recovery
 }
 
 const CHUNK_BYTES = 1024 * 1024;
-/** How far back the ends of chains are looked for: more than is written between two notes of them. */
+/** How far back the ends of chains are looked for: more than one write, or what is written between two notes of them. */
 const MOST_LOOKED_BYTES = 64 * CHUNK_BYTES;
-const NEWLINE = 0x0a;
 
 /**
  * Finds the end of a log before anything is added to it. What stands behind the last seal was torn by a crash: it
@@ -57,26 +56,29 @@ export function recover(file: string): Recovery {
   try {
     fd = openSync(file, 'r+');
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return asItShouldBe(head);
+    if (hasCode(error, 'ENOENT')) return follow(head);
     throw error;
   }
   try {
     const { size } = fstatSync(fd);
-    const { seals, owner, end } = lastSeals(fd, size);
-    const [seal] = seals;
+    const { seals, end } = lastSeals(fd, size);
+    const last = seals.at(-1);
+    if (last === undefined && size > 0) assertOurs(fd, file, size);
+    const missing = head === undefined || last === undefined || holds(fd, end, head) ? undefined : head;
     const tornBytes = size - end;
-    if (seal === undefined && size > 0) assertOurs(fd, file, size);
-    const missing = head === undefined || holdsSeal(fd, end, seal, head) ? undefined : head;
     let quarantine: string | undefined;
     if (tornBytes > 0) {
       quarantine = moveToQuarantine(file, read(fd, end, tornBytes));
       ftruncateSync(fd, end);
       fsyncSync(fd);
     }
-    const unclean = size > 0 && (tornBytes > 0 || (owner ?? seal)?.final !== true);
+    const ends = new Map(seals.map((seal) => [seal.chain, seal]));
+    const note = noteIn(seals);
+    const owner = (note && ends.get(note.chain)) ?? last;
+    const unclean = tornBytes > 0 || (owner !== undefined && !owner.final);
     // The first seal of this run names the last one as the one that it follows.
-    const ends = seals.filter((each) => each !== seal || each !== owner);
-    return { last: seal?.hash ?? head, unclean, tornBytes, quarantine, missing, ends };
+    if (owner !== undefined && owner === last) ends.delete(owner.chain);
+    return { last: last?.hash ?? head, unclean, tornBytes, quarantine, missing, ends: [...ends.values()] };
   } finally {
     closeSync(fd);
   }
@@ -87,10 +89,10 @@ export function recover(file: string): Recovery {
  * what stands behind it is one of their writes; the head stays what it is until the next rotation.
  */
 export function join(file: string): Recovery {
-  return asItShouldBe(readHead(file));
+  return follow(readHead(file));
 }
 
-function asItShouldBe(last: string | undefined): Recovery {
+function follow(last: string | undefined): Recovery {
   return { last, unclean: false, tornBytes: 0, quarantine: undefined, missing: undefined, ends: [] };
 }
 
@@ -98,8 +100,7 @@ function asItShouldBe(last: string | undefined): Recovery {
 function moveToQuarantine(file: string, bytes: Buffer): string {
   const quarantine = `${file}.torn-${new Date().toISOString().replaceAll(':', '')}`;
   try {
-    writeFileSync(quarantine, bytes, { mode: 0o640, flush: true });
-    syncDirectoryOfNow(quarantine);
+    withSyncedNameNow(quarantine, () => writeFileSync(quarantine, bytes, { mode: 0o640, flush: true }));
   } catch (error) {
     // On a full disk the next start tries again: it must not find a heap of halves.
     rmSync(quarantine, { force: true });
@@ -111,66 +112,42 @@ function moveToQuarantine(file: string, bytes: Buffer): string {
 /** A log whose very first write was torn holds no seal either; any other file without one is somebody else's. */
 function assertOurs(fd: number, file: string, size: number): void {
   const beginning = read(fd, 0, Math.min(size, OPENS.length)).toString('latin1');
-  if (!OPENS.startsWith(beginning)) throw new Error(`${file} is not an audit log: it holds no seal`);
+  if (size > MOST_LOOKED_BYTES || !OPENS.startsWith(beginning))
+    throw new Error(`${file} is not an audit log: it holds no seal`);
 }
 
-/**
- * The last seal of each chain, the last of the log first, and where that one ends; which is the owner's. Looks from the end towards the
- * beginning, as far as the run before may have noted nothing: a seal that has `writers` knows what stands before
- * the seal of the same chain that is before it.
- */
-function lastSeals(fd: number, size: number): { seals: Seal[]; owner: Seal | undefined; end: number } {
-  const seals = new Map<string, Seal>();
-  let end = 0;
-  let knowing: Seal | undefined;
-  for (const at of backwards(fd, size, SEAL_MARK)) {
-    if (at > 0 && read(fd, at - 1, 1)[0] !== NEWLINE) continue;
-    const line = readLine(fd, at, size);
-    const seal = line === undefined ? undefined : parseSeal(line);
-    if (line === undefined || seal === undefined) continue;
-    if (seals.size === 0) end = at + Buffer.byteLength(line) + 1;
-    if (!seals.has(seal.chain)) seals.set(seal.chain, seal);
-    if (knowing === undefined) knowing = seal.writers === undefined ? undefined : seal;
-    else if (seal.chain === knowing.chain) break;
-    if (end - at > MOST_LOOKED_BYTES) break;
+/** The last seals of a log, as far back as the run before may have noted nothing, and where the last of them ends. */
+function lastSeals(fd: number, size: number): { seals: Seal[]; end: number } {
+  for (let length = CHUNK_BYTES; ; length *= 8) {
+    const from = Math.max(0, size - length);
+    const { found } = findSeals(read(fd, from, size - from));
+    const seals = found.map(({ seal }) => seal);
+    const note = noteIn(seals);
+    // A seal that has `writers` knows what stands before the seal of its chain that is before it.
+    const isEnough =
+      note !== undefined && seals.some(({ chain, seq }) => chain === note.chain && seq < note.seq);
+    if (isEnough || from === 0 || length >= MOST_LOOKED_BYTES)
+      return { seals, end: from + (found.at(-1)?.end ?? 0) };
   }
-  return { seals: [...seals.values()], owner: knowing && seals.get(knowing.chain), end };
 }
 
-/** Whether the log holds this seal, or begins behind it. Nearly always it is the last one: only a crash makes us look. */
-function holdsSeal(fd: number, end: number, last: Seal | undefined, hash: string): boolean {
-  if (last === undefined || last.hash === hash) return true;
-  for (const _ of backwards(fd, end, `${HASH_MARK}${hash}"`)) return true;
-  for (const _ of backwards(fd, end, `"previous":"${hash}"`)) return true;
+/** The last seal with which the owner of the log has noted the other writers. */
+function noteIn(seals: readonly Seal[]): Seal | undefined {
+  return seals.findLast(({ writers }) => writers !== undefined);
+}
+
+/** Whether the log holds the seal with this hash, or begins behind it. */
+function holds(fd: number, size: number, hash: string): boolean {
+  for (let end = size; end > 0; end -= CHUNK_BYTES) {
+    // Longer by what may have been cut in two.
+    const from = Math.max(0, end - CHUNK_BYTES - hash.length);
+    if (read(fd, from, end - from).includes(`"${hash}"`)) return true;
+  }
   return false;
 }
 
-/** Where a text occurs in the first `size` bytes of a file, the last first. */
-function* backwards(fd: number, size: number, text: string): Generator<number> {
-  for (let end = size; end > 0; ) {
-    const from = Math.max(0, end - CHUNK_BYTES);
-    // Longer by what may have been cut in two.
-    const chunk = read(fd, from, Math.min(size, end + text.length - 1) - from);
-    for (let at = chunk.lastIndexOf(text); at !== -1; ) {
-      yield from + at;
-      at = at === 0 ? -1 : chunk.lastIndexOf(text, at - 1);
-    }
-    end = from;
-  }
-}
-
-/** The line that begins there, without its line break; undefined when it has none. */
-function readLine(fd: number, from: number, size: number): string | undefined {
-  for (let length = 4096; ; length *= 8) {
-    const bytes = read(fd, from, Math.min(length, size - from));
-    const newline = bytes.indexOf(NEWLINE);
-    if (newline !== -1) return bytes.toString('utf8', 0, newline);
-    if (from + bytes.length >= size) return undefined;
-  }
-}
-
 function read(fd: number, from: number, length: number): Buffer {
-  const bytes = Buffer.alloc(length);
+  const bytes = Buffer.allocUnsafe(length);
   let done = 0;
   while (done < length) {
     const count = readSync(fd, bytes, done, length - done, from + done);

@@ -16,14 +16,16 @@ import { crc32 } from 'node:zlib';
  * missing whole, unseen. The owner's first seal in each file and its last one always have `writers`.
  */
 
+const NEWLINE = 0x0a;
 /** How a seal line begins. No record begins so, and no client's bytes begin a line: JSON escapes line breaks. */
 export const SEAL_MARK = '{"type":"seal",';
+const SEAL_LINE = `\n${SEAL_MARK}`;
 /** How the first record of a chain begins, and the first of it in each file. */
 export const OPENS = '{"type":"open"';
 /** What ends the sealed bytes. */
 export const HASH_MARK = ',"hash":"';
 /** What stands behind the sealed bytes: the mark, 64 hexadecimal digits, and the end of the line. */
-export const UNSEALED_BYTES = HASH_MARK.length + 64 + '"}\n'.length;
+const UNSEALED_BYTES = HASH_MARK.length + 64 + '"}\n'.length;
 /** A write of more records has no check sum for each. */
 export const MOST_SUMS = 256;
 /** What the first seal of the first log follows. */
@@ -69,6 +71,11 @@ export function sealHash(key: Buffer | undefined): Hash | Hmac {
   return key === undefined ? createHash('sha256') : createHmac('sha256', key);
 }
 
+/** Whether a write, its seal line with it, is as it was sealed. */
+export function isSealed(write: Buffer, seal: Seal, key: Buffer | undefined): boolean {
+  return sealHash(key).update(write.subarray(0, -UNSEALED_BYTES)).digest('hex') === seal.hash;
+}
+
 /** The seal line up to its hash. */
 export function sealText(fields: SealFields, records: number, lines: string | undefined): string {
   const { chain, seq, time, previous, final, writers } = fields;
@@ -101,6 +108,20 @@ export function parseSeal(line: string): Seal | undefined {
   // What stands behind the mark is not sealed, so there may be nothing but the hash.
   if (hash.length !== 64 || !line.endsWith(`${HASH_MARK}${hash}"}`)) return undefined;
   return { chain, seq, time, records, lines, previous, hash, final: final === true, writers };
+}
+
+/** The seals whose lines stand whole in `bytes`, and where each line ends; a further one can begin at `next`. */
+export function findSeals(bytes: Buffer): { found: { seal: Seal; end: number }[]; next: number } {
+  const found: { seal: Seal; end: number }[] = [];
+  for (let at = bytes.indexOf(SEAL_LINE); at !== -1; ) {
+    const newline = bytes.indexOf(NEWLINE, at + 1);
+    if (newline === -1) return { found, next: at };
+    const seal = parseSeal(bytes.toString('utf8', at + 1, newline));
+    if (seal !== undefined) found.push({ seal, end: newline + 1 });
+    at = bytes.indexOf(SEAL_LINE, newline);
+  }
+  // The beginning of a seal line may be cut in two by the end of the bytes.
+  return { found, next: Math.max(0, bytes.length - SEAL_LINE.length) };
 }
 
 function isWriter(value: unknown): value is Writer {

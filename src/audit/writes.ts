@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { SEAL_MARK } from './seal.ts';
 
 /** Some records and the seal line behind them, as one process has written them in one go. */
@@ -27,47 +27,47 @@ export interface ReadOptions {
 export function* writesOf(file: string, { heard, patienceMs = 0 }: ReadOptions = {}): Generator<Write> {
   const fd = openSync(file, 'r');
   try {
-    let buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, fstatSync(fd).size + 1));
+    let buffer = Buffer.allocUnsafe(CHUNK_BYTES);
     let filled = 0;
-    /** Where in the file the buffer begins. */
-    let offset = 0;
-    for (let searched = 0, waited = false; ; ) {
-      const count = readSync(fd, buffer, filled, buffer.length - filled, offset + filled);
-      if (count === 0) {
-        if (filled === 0 || waited || patienceMs === 0) break;
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, patienceMs);
-        waited = true;
-        continue;
-      }
-      waited = false;
+    /** Before it no further seal line begins. */
+    let searched = 0;
+    for (;;) {
+      const count = readOn(fd, buffer, filled, patienceMs);
+      if (count === 0) break;
       filled += count;
       heard?.(count);
+      const bytes = buffer.subarray(0, filled);
       let start = 0;
       for (;;) {
-        const sealAt = findSealLine(buffer.subarray(0, filled), searched);
-        const newline = sealAt === -1 ? -1 : buffer.subarray(0, filled).indexOf(NEWLINE, sealAt);
-        if (newline === -1) {
+        const sealAt = findSealLine(bytes, searched);
+        const end = sealAt === -1 ? 0 : bytes.indexOf(NEWLINE, sealAt) + 1;
+        if (end === 0) {
           // The mark itself may be cut in two by the end of the chunk.
           searched = sealAt === -1 ? Math.max(start, filled - SEAL_MARK.length) : sealAt;
           break;
         }
-        const end = newline + 1;
-        yield { bytes: buffer.subarray(start, end), sealAt: sealAt - start };
+        yield { bytes: bytes.subarray(start, end), sealAt: sealAt - start };
         start = end;
         searched = end;
       }
       // Only the write that is not whole yet is kept, in a buffer that it does not fill.
-      const next = filled - start > buffer.length / 2 ? Buffer.allocUnsafe(buffer.length * 2) : buffer;
-      buffer.copy(next, 0, start, filled);
-      buffer = next;
+      if (filled - start > buffer.length / 2) buffer = Buffer.allocUnsafe(buffer.length * 2);
+      bytes.copy(buffer, 0, start);
       filled -= start;
       searched -= start;
-      offset += start;
     }
     if (filled > 0) yield { bytes: buffer.subarray(0, filled), sealAt: undefined };
   } finally {
     closeSync(fd);
   }
+}
+
+/** Reads on. At the end of the file a write that is not whole yet is given some time. @returns how many bytes */
+function readOn(fd: number, buffer: Buffer, filled: number, patienceMs: number): number {
+  const count = readSync(fd, buffer, filled, buffer.length - filled, null);
+  if (count > 0 || filled === 0 || patienceMs === 0) return count;
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, patienceMs);
+  return readSync(fd, buffer, filled, buffer.length - filled, null);
 }
 
 /** Lines without their line breaks. What the last one lacks is not made up. */

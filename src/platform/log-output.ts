@@ -23,12 +23,13 @@ export function flushLog(ms: number): boolean {
   const never = new Int32Array(new SharedArrayBuffer(4));
   let whole = true;
   for (const output of outputs) {
-    let drained = output.drain();
-    while (!drained && performance.now() < endMs) {
+    while (!output.drain()) {
+      if (performance.now() >= endMs) {
+        whole = false;
+        break;
+      }
       Atomics.wait(never, 0, 0, FLUSH_STEP_MS);
-      drained = output.drain();
     }
-    whole &&= drained;
   }
   return whole;
 }
@@ -113,10 +114,6 @@ function openWriter(fd: number): (data: Buffer) => number {
   try {
     // The kernel takes what is written to a regular file without a reader.
     if (fstatSync(fd).isFile()) return plain;
-  } catch {
-    return plain;
-  }
-  try {
     // A pipe or a terminal can be opened anew: then only this process sees that it does not block.
     const { O_WRONLY, O_APPEND, O_NONBLOCK, O_NOCTTY } = constants;
     const own = openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY);

@@ -10,42 +10,32 @@ const SHORTEST_KEY = 16;
  * when neither is set.
  * @throws ConfigError when the file cannot be read or holds no token; the message never shows what it holds
  */
-export function readToken({ adminToken, adminTokenFile }: Config): string | undefined {
-  if (adminTokenFile === undefined) return adminToken;
-  let token: string;
-  try {
-    token = readFileSync(adminTokenFile, 'utf8').trim();
-  } catch (error) {
-    throw new ConfigError([
-      `ADMIN_TOKEN_FILE: want a file that can be read, got "${adminTokenFile}": ${messageOf(error)}`,
-    ]);
-  }
-  if (!isToken(token)) {
-    throw new ConfigError([
-      `ADMIN_TOKEN_FILE: want ${TOKEN_RULE} in "${adminTokenFile}", got ${token.length} characters`,
-    ]);
-  }
-  return token;
+export function readToken({ adminToken, adminTokenFile: file }: Config): string | undefined {
+  if (file === undefined) return adminToken;
+  const token = readSecret('ADMIN_TOKEN_FILE', file).toString().trim();
+  if (isToken(token)) return token;
+  throw new ConfigError([
+    `ADMIN_TOKEN_FILE: want ${TOKEN_RULE} in "${file}", got ${token.length} characters`,
+  ]);
 }
 
 /**
  * The key that seals the audit log, which is all bytes of the file; undefined when none is set.
  * @throws ConfigError when the file cannot be read or is too short
  */
-export function readAuditKey({ auditKeyFile }: Config): Buffer | undefined {
-  if (auditKeyFile === undefined) return undefined;
-  let key: Buffer;
+export function readAuditKey({ auditKeyFile: file }: Config): Buffer | undefined {
+  if (file === undefined) return undefined;
+  const key = readSecret('AUDIT_KEY_FILE', file);
+  if (key.length >= SHORTEST_KEY) return key;
+  throw new ConfigError([
+    `AUDIT_KEY_FILE: want ${SHORTEST_KEY} or more bytes in "${file}", got ${key.length}`,
+  ]);
+}
+
+function readSecret(setting: 'ADMIN_TOKEN_FILE' | 'AUDIT_KEY_FILE', file: string): Buffer {
   try {
-    key = readFileSync(auditKeyFile);
+    return readFileSync(file);
   } catch (error) {
-    throw new ConfigError([
-      `AUDIT_KEY_FILE: want a file that can be read, got "${auditKeyFile}": ${messageOf(error)}`,
-    ]);
+    throw new ConfigError([`${setting}: want a file that can be read, got "${file}": ${messageOf(error)}`]);
   }
-  if (key.length < SHORTEST_KEY) {
-    throw new ConfigError([
-      `AUDIT_KEY_FILE: want ${SHORTEST_KEY} or more bytes in "${auditKeyFile}", got ${key.length}`,
-    ]);
-  }
-  return key;
 }

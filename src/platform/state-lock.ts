@@ -16,9 +16,7 @@ const ANSWER_MS = 1_000;
 /** Each round that fails has lost to another start, which then holds the lock or is dead. */
 const ROUNDS = 20;
 
-/**
- * The holder of a directory's lock: none, a process that has identified itself, or one that did not answer.
- */
+/** The holder of a directory's lock: none, a process that has identified itself, or one that did not answer. */
 export type Holder =
   | { readonly kind: 'none' }
   | { readonly kind: 'known'; readonly process: ProcessIdentity; readonly host: string }
@@ -57,10 +55,10 @@ export async function lockStateDir(stateDir: string): Promise<Release> {
     throw error;
   }
   const held = server;
-  let released: Promise<void> | undefined;
-  return () => {
-    released ??= release(held, directory);
-    return released;
+  let released: Promise<unknown> | undefined;
+  return async () => {
+    released ??= new Promise((closed) => held.close(closed)).then(() => directory.close());
+    await released;
   };
 }
 
@@ -75,8 +73,8 @@ export async function holderOf(stateDir: string): Promise<Holder> {
     throw error;
   }
   try {
-    const [highest] = await numbersIn(path);
-    return highest === undefined ? { kind: 'none' } : await ask(inside(directory, path, String(highest)));
+    const [highest = 0] = await numbersIn(path);
+    return await ask(directory, path, highest);
   } finally {
     await directory.close();
   }
@@ -85,8 +83,7 @@ export async function holderOf(stateDir: string): Promise<Holder> {
 async function linkNext(directory: FileHandle, path: string, draft: string, stateDir: string): Promise<void> {
   for (let round = 0; round < ROUNDS; round += 1) {
     const [highest = 0] = await numbersIn(path);
-    const holder =
-      highest === 0 ? { kind: 'none' as const } : await ask(inside(directory, path, String(highest)));
+    const holder = await ask(directory, path, highest);
     if (holder.kind !== 'none') throw new ConfigError([heldLine(stateDir, holder)]);
     const ours = highest + 1;
     try {
@@ -131,8 +128,11 @@ async function listenAt(path: string): Promise<Server> {
   return server.unref();
 }
 
-async function ask(path: string, tries = 3): Promise<Holder> {
-  const socket = connect({ path });
+/** Who holds the lock with this number; 0 is none. */
+async function ask(directory: FileHandle, path: string, number: number, tries = 3): Promise<Holder> {
+  if (number === 0) return { kind: 'none' };
+  const again = (): Promise<Holder> => ask(directory, path, number, tries - 1);
+  const socket = connect({ path: inside(directory, path, String(number)) });
   try {
     await once(socket, 'connect');
     let answer: string | undefined;
@@ -143,10 +143,10 @@ async function ask(path: string, tries = 3): Promise<Holder> {
       }),
     );
     // It ended between the connection and the answer.
-    if (answer === '' && tries > 1) return await ask(path, tries - 1);
+    if (answer === '' && tries > 1) return await again();
     return holderFrom(answer);
   } catch (error) {
-    if (hasCode(error, 'ECONNRESET', 'EPIPE') && tries > 1) return await ask(path, tries - 1);
+    if (hasCode(error, 'ECONNRESET', 'EPIPE') && tries > 1) return await again();
     // ENOENT: a holder of a higher number has removed it since.
     if (hasCode(error, 'ECONNREFUSED', 'ENOENT')) return { kind: 'none' };
     // EAGAIN: the accept queue of a blocked process is full.
@@ -176,9 +176,4 @@ function heldLine(stateDir: string, holder: Holder): string {
       ? `process ${holder.process.pid} on ${holder.host}, which is alive`
       : 'a process that is alive and does not answer';
   return `STATE_DIR: want no other service in "${stateDir}", got ${who}`;
-}
-
-async function release(server: Server, directory: FileHandle): Promise<void> {
-  await new Promise((closed) => server.close(closed));
-  await directory.close();
 }

@@ -19,16 +19,7 @@ export interface Notifier {
 }
 
 /** For a process that no service manager watches. */
-export const SILENT: Notifier = {
-  listening: false,
-  ready: () => undefined,
-  reloading: () => undefined,
-  stopping: () => undefined,
-  status: () => undefined,
-  extend: () => undefined,
-  alive: () => undefined,
-  watchdogMs: undefined,
-};
+export const SILENT = notifierOn(undefined, undefined);
 
 // linux/socket.h, bits/socket_type.h
 const AF_UNIX = 1;
@@ -45,17 +36,22 @@ const SUN_PATH_BYTES = 108;
 export async function createNotifier(env: NodeJS.ProcessEnv = process.env): Promise<Notifier> {
   const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = env;
   if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return SILENT;
-  const send = await openSocket(NOTIFY_SOCKET);
   const watched = WATCHDOG_PID === undefined || WATCHDOG_PID === String(process.pid);
+  const watchdogMs = watched && Number(WATCHDOG_USEC) > 0 ? Number(WATCHDOG_USEC) / 1000 : undefined;
+  return notifierOn(await openSocket(NOTIFY_SOCKET), watchdogMs);
+}
+
+function notifierOn(send: ((state: string) => void) | undefined, watchdogMs: number | undefined): Notifier {
   return {
-    listening: true,
-    ready: () => send('READY=1'),
-    reloading: () => send(`RELOADING=1\nMONOTONIC_USEC=${monotonicMicroseconds()}`),
-    stopping: () => send('STOPPING=1'),
-    status: (text) => send(`STATUS=${text.replaceAll('\n', ' ')}`),
-    extend: (ms) => send(`EXTEND_TIMEOUT_USEC=${Math.ceil(ms) * 1000}`),
-    alive: () => send('WATCHDOG=1'),
-    watchdogMs: watched && Number(WATCHDOG_USEC) > 0 ? Number(WATCHDOG_USEC) / 1000 : undefined,
+    listening: send !== undefined,
+    ready: () => send?.('READY=1'),
+    // CLOCK_MONOTONIC, which systemd compares a reload's begin with.
+    reloading: () => send?.(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`),
+    stopping: () => send?.('STOPPING=1'),
+    status: (text) => send?.(`STATUS=${text.replaceAll('\n', ' ')}`),
+    extend: (ms) => send?.(`EXTEND_TIMEOUT_USEC=${Math.ceil(ms) * 1000}`),
+    alive: () => send?.('WATCHDOG=1'),
+    watchdogMs,
   };
 }
 
@@ -93,9 +89,4 @@ function socketAddress(path: string): Buffer {
   address.writeUInt16LE(AF_UNIX);
   name.copy(address, 2);
   return address;
-}
-
-/** CLOCK_MONOTONIC, which systemd compares a reload's begin with. */
-function monotonicMicroseconds(): bigint {
-  return process.hrtime.bigint() / 1000n;
 }

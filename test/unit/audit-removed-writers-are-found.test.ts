@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -214,4 +215,41 @@ t.test('an owner and a worker that were killed: the next run notes how far they 
   }
   for (const log of [killed, worker]) await log.close();
   t.ok(existsSync(file));
+});
+
+t.test('a last write that was changed and sealed anew is not the one that the owner has noted', async (t) => {
+  const file = join(tempDir(t), 'audit.ndjson');
+  const owner = openLog(file);
+  const worker = openLog(file, { joins: true });
+  await write(worker, 'worker', 2);
+  const { chain } = worker.head;
+  t.ok(await worker.close());
+  t.ok(await owner.close());
+  const writes = writesOf([file]);
+  const last = writes.findLast((each) => each.chain === chain);
+  const sealed = last?.text
+    .slice(0, last.text.lastIndexOf(',"hash":"'))
+    .replace(/"time":"\d+/, '"time":"1999');
+  const hash = createHash('sha256').update(String(sealed)).digest('hex');
+  const forged = writes.map((each) =>
+    each === last ? { ...each, text: `${sealed},"hash":"${hash}"}\n` } : each,
+  );
+  t.equal(verifyWrites(t, writes, 1, { key: undefined }).finding, undefined);
+  t.match(verifyWrites(t, forged, 1, { key: undefined }).finding?.detail, 'is not the one that was noted');
+});
+
+t.test('an owner that is killed behind a rotation has noted how far each writer had come', async (t) => {
+  const file = join(tempDir(t), 'audit.ndjson');
+  const killed = openLog(file, { key: KEY });
+  const worker = openLog(file, { key: KEY, joins: true });
+  await write(worker, 'worker', 3);
+  renameSync(file, `${file}.1`);
+  killed.reopen();
+  t.ok(await killed.kept());
+  const writes = writesOf([`${file}.1`, file]);
+  const last = writes.findLast(({ chain }) => chain === worker.head.chain);
+  const left = writes.filter((each) => each !== last);
+  t.equal(verifyWrites(t, writes, 2).finding, undefined);
+  t.match(verifyWrites(t, left, 2).finding?.detail, 'the owner of the log had noted it');
+  for (const log of [killed, worker]) await log.close();
 });
