@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import root, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
 import type { Status } from '../../src/ops/status.ts';
@@ -15,8 +16,8 @@ export const MAIN = join(ROOT, 'dist/main.js');
 const LIMIT_MS = 120_000;
 root.setTimeout(LIMIT_MS);
 
-/** Nothing of what the tests themselves need: a child is what users run. With maps, so that coverage speaks of src. */
-export const NODE_ARGS = ['--enable-source-maps'];
+/** Between two looks at what tells nobody that it has changed: without it the looking takes the processor from it. */
+export const POLL_MS = 10;
 
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.mjs');
@@ -62,7 +63,8 @@ export class ServiceProcess {
   ) {
     t.setTimeout(LIMIT_MS);
     this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...NODE_ARGS, ...nodeArgs, MAIN, ...args], {
+    // Nothing of what the tests themselves need: a child is what users run.
+    this.child = spawn(process.execPath, [...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
         ...process.env,
@@ -166,6 +168,7 @@ export class ServiceProcess {
     for (;;) {
       const status = (await (await this.operator('/status')).json()) as Status;
       if (wanted(status)) return status;
+      await delay(POLL_MS);
     }
   }
 
