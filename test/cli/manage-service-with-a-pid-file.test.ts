@@ -181,8 +181,8 @@ t.test('a start that does not come to its end is told to stop', async (t) => {
     'export default { start: () => new Promise(() => setInterval(() => undefined, 1000)) };',
   );
   // Long enough for a slow machine to have a process that can be told anything.
-  checkout.env.START_WAIT = '6';
-  t.match(await checkout.run('start'), { code: 1, output: /not ready after 6 s/ });
+  checkout.env.START_WAIT = '4';
+  t.match(await checkout.run('start'), { code: 1, output: /not ready after 4 s/ });
   await checkout.logged('Received signal 15');
 });
 
