@@ -9,8 +9,6 @@
  *
  * Exits with 1 when a request was lost, an answer was wrong, or the service did not exit with 0.
  */
-import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -18,7 +16,7 @@ import autocannon from 'autocannon';
 import { machine, medianAndSpread, sum, table } from '../test/support/figures.ts';
 import type { Entry, Ledger } from '../test/support/ledger.ts';
 import { LedgerClient } from '../test/support/ledger-client.ts';
-import type { RawResponse } from '../test/support/raw-client.ts';
+import { RawClient, type RawResponse } from '../test/support/raw-client.ts';
 import { type Exit, ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
@@ -166,16 +164,16 @@ async function closedLoop(): Promise<Run> {
 
 async function withIdleConnections(): Promise<Run> {
   const service = await ServerProcess.ours(APP);
-  const sockets: Socket[] = [];
-  while (sockets.length < IDLE_CONNECTIONS) {
-    sockets.push(
+  const clients: RawClient[] = [];
+  while (clients.length < IDLE_CONNECTIONS) {
+    clients.push(
       ...(await Promise.all(Array.from({ length: OPENED_AT_ONCE }, () => usedOnce(service.port)))),
     );
   }
   const { signalMs, exit } = terminate(service);
   const { code, atMs } = await exit;
-  for (const socket of sockets) socket.destroy();
-  return { exitCode: code, sent: sockets.length, lost: 0, wrong: 0, refusals: 0, exitMs: atMs - signalMs };
+  for (const client of clients) client.destroy();
+  return { exitCode: code, sent: clients.length, lost: 0, wrong: 0, refusals: 0, exitMs: atMs - signalMs };
 }
 
 function accountOf(ledger: Ledger, check: Check, slow?: Entry): Omit<Run, 'exitCode'> {
@@ -212,12 +210,10 @@ function terminate(service: ServerProcess): Stop {
 }
 
 /** A connection on which one request was answered. */
-async function usedOnce(port: number): Promise<Socket> {
-  const socket = connect(port, '127.0.0.1');
-  socket.on('error', () => undefined);
-  socket.write('GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n');
-  await once(socket, 'data');
-  return socket;
+async function usedOnce(port: number): Promise<RawClient> {
+  const client = new RawClient(port).get('/');
+  await client.response();
+  return client;
 }
 
 function report(): void {

@@ -31,7 +31,7 @@ const { values, positionals } = parseArgs({
 const ROOT = resolve(import.meta.dirname, '..');
 const COMPILED = join(ROOT, '.tests');
 /** For a file of these suites. The longest of torture is the soak. */
-const LIMIT_MS = positionals.some((name) => /torture|e2e/.test(name)) ? 600_000 : 120_000;
+const LIMIT_MS = positionals.some((name) => /torture|e2e/.test(name)) ? 600_000 : 240_000;
 /** tap's own limit for a file is 30 s. */
 const TAP_LIMIT = { TAP_TIMEOUT: String(LIMIT_MS / 1000) };
 /** For what a file has started to end by itself, once its own process has. */

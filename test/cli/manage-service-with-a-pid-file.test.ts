@@ -100,9 +100,6 @@ class Checkout {
   }
 }
 
-// Each start takes a second or more on a slow machine, and there are many.
-t.setTimeout(180_000);
-
 t.test('start, status, reload, restart, stop', async (t) => {
   const checkout = new Checkout(t);
   t.match(await checkout.run('status'), { code: 3, output: /^Not running/ });

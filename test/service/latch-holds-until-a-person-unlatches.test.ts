@@ -8,8 +8,6 @@ import { running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
-t.setTimeout(120_000);
-
 const TOKEN = 'the-token-of-the-administrator';
 
 t.test(

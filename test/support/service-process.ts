@@ -9,7 +9,7 @@ import { MAIN, ServerProcess } from './server-process.ts';
 export { type Exit, MAIN, POLL_MS } from './server-process.ts';
 
 /** What the runner grants, also under node's: machines are slow, and a test that waits for a state waits for it. */
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 240_000;
 root.setTimeout(LIMIT_MS);
 
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */

@@ -3,9 +3,6 @@ import { LedgerClient } from '../support/ledger-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 const answering = (text: string): string =>
   `export default {
     routes(router) {
