@@ -67,8 +67,8 @@ class Checkout {
     });
     let output = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
-    // Not 'close': what runs in the background must not hold it, but would be noticed if it did.
-    return { child, result: once(child, 'exit').then(async ([code]) => ({ code, output })) };
+    // By then all of it is read; a service in the background that held the output would hold the test.
+    return { child, result: once(child, 'close').then(([code]) => ({ code, output })) };
   }
 
   run(...args: string[]): Promise<Result> {
