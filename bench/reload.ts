@@ -74,7 +74,7 @@ interface Outcome {
 
 const load = loadavg()[0] ?? 0;
 const scenes = [await scene(1), await scene(2)];
-const throughput = await compare();
+const throughput = rounds > 0 ? await compare() : { two: [], alone: [], ratios: [] };
 report();
 if (values.picture) await picture(scenes.at(-1));
 process.exit(scenes.some(({ kept, fresh, refused }) => kept.failed + fresh.failed + refused > 0) ? 1 : 0);
