@@ -32,9 +32,10 @@ stop: ## stop what `make run` started, and show the drain
 status: ## what the service is doing
 	@if [ -f dist/main.js ]; then node dist/main.js status; else echo 'The service is not built yet: make run'; exit 1; fi
 
-FAST := unit service workers cli deployment
+# What takes longest comes first.
+FAST := workers cli service unit deployment
 SUITES := $(FAST) e2e torture
-test: dist/main.js ## unit, service, workers, cli, deployment: needs nothing but Node
+test: dist/main.js ## workers, cli, service, unit, deployment: needs nothing but Node
 	@node test/run.mjs $(FAST)
 
 test-node: dist/main.js ## the same under node's own runner
@@ -52,8 +53,8 @@ test-torture: dist/main.js ## soak, fuzz, kill -9, exhaustion, long models
 test-all: dist/main.js ## all of them
 	@node test/run.mjs $(SUITES)
 
-coverage: dist/main.js ## what the tests of `make test` reach, as tap counts it
-	npx tap
+coverage: dist/main.js ## which lines of src the tests of `make test` reach
+	@node test/run.mjs --coverage $(FAST)
 
 check: node_modules/.package-lock.json ## format, lint and types
 	npm run --silent check
@@ -62,4 +63,4 @@ bench: dist/main.js ## measure what the README claims
 	npm run --silent bench
 
 clean: ## remove what was built
-	rm -rf dist .tap .tests
+	rm -rf dist .tests

@@ -57,9 +57,9 @@ const { status } = await fetch(`http://127.0.0.1:${service.opsPort}/readyz`);
 const operatorMs = performance.now() - askedMs;
 const signalMs = performance.now();
 service.signal('SIGTERM');
-const { code, atMs } = await service.exited;
+const { code } = await service.exited;
 await client.stop();
-const stop = { operator: { status, ms: operatorMs }, exitCode: code, exitMs: atMs - signalMs };
+const stop = { operator: { status, ms: operatorMs }, exitCode: code, exitMs: service.leftMs - signalMs };
 
 if (values.json) console.log(JSON.stringify({ node: process.version, load, peak, rows, stop }));
 else {

@@ -104,7 +104,7 @@ async function scene(settings: Scene['settings']): Promise<Scene> {
       for (const { number, lost, sentMs, endedMs = Number.NaN } of ledger.entries) {
         if (lost !== undefined)
           console.error(
-            `${number} ${lost}: sent ${(sentMs - exit.atMs).toFixed(1)} ms after the exit, over ${(endedMs - sentMs).toFixed(1)} ms later`,
+            `${number} ${lost}: sent ${(sentMs - service.leftMs).toFixed(1)} ms after the exit, over ${(endedMs - sentMs).toFixed(1)} ms later`,
           );
       }
     }

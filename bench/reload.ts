@@ -38,9 +38,6 @@ const APP = 'bench/servers/app.mjs';
 const CONNECTIONS = 8;
 /** Idle connections keep an old worker as long as this and a little more; under load there are none for long. */
 const SETTINGS = { KEEP_ALIVE_TIMEOUT: '2' };
-/** How long old workers may take to leave before the next reload begins. */
-const LEAVE_MS = 30_000;
-const LOOK_MS = 20;
 /** What the picture shows: so many reloads, with a little before and after, in steps of so much. */
 const PICTURED_RELOADS = 3;
 const BEFORE_PICTURE_MS = 1_000;
@@ -75,14 +72,9 @@ interface Outcome {
   readonly started_ms: number;
 }
 
-interface Status {
-  readonly workers: readonly { readonly pid: number; readonly state: string }[];
-  readonly last_reload: Outcome | null;
-}
-
 const load = loadavg()[0] ?? 0;
 const scenes = [await scene(1), await scene(2)];
-const throughput = await compare();
+const throughput = rounds > 0 ? await compare() : { two: [], alone: [], ratios: [] };
 report();
 if (values.picture) await picture(scenes.at(-1));
 process.exit(scenes.some(({ kept, fresh, refused }) => kept.failed + fresh.failed + refused > 0) ? 1 : 0);
@@ -139,8 +131,7 @@ function accountOf(ledger: Ledger): Account {
 /** Reloads, and comes back when it is over. */
 async function reload(service: ServerProcess, before: Outcome | undefined): Promise<Outcome> {
   service.signal('SIGHUP');
-  const { last_reload } = await statusWhen(
-    service,
+  const { last_reload } = await service.statusWhen(
     ({ last_reload }) => last_reload !== null && last_reload.started_ms !== before?.started_ms,
   );
   return last_reload as Outcome;
@@ -148,20 +139,8 @@ async function reload(service: ServerProcess, before: Outcome | undefined): Prom
 
 /** The memory of the supervisor, when only the workers of one generation are left. */
 async function settledMegabytes(service: ServerProcess, workers: number): Promise<number> {
-  await statusWhen(service, (status) => status.workers.length === workers);
+  await service.statusWhen((status) => status.workers?.length === workers);
   return residentBytes(service.pid) / 1024 / 1024;
-}
-
-async function statusWhen(service: ServerProcess, wanted: (status: Status) => boolean): Promise<Status> {
-  const door = `http://127.0.0.1:${service.opsPort}/status`;
-  const untilMs = performance.now() + LEAVE_MS;
-  for (;;) {
-    const status = (await (await fetch(door)).json()) as Status;
-    if (wanted(status)) return status;
-    if (performance.now() > untilMs) throw new Error(`still not so: ${JSON.stringify(status)}`);
-    // The door has no way to tell by itself; what is measured is not measured here.
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-  }
 }
 
 /** Requests per second with two workers, and alone, round by round. */

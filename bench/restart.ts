@@ -5,18 +5,15 @@
  *
  * Exits with 1 when a connection was refused although its socket was kept.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { parseArgs } from 'node:util';
 import { machine, table } from '../test/support/figures.ts';
 import { LedgerClient } from '../test/support/ledger-client.ts';
-import { ROOT } from '../test/support/root.ts';
+import { ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
   options: { restarts: { type: 'string', default: '5' }, json: { type: 'boolean', default: false } },
@@ -25,8 +22,6 @@ const restarts = Number(values.restarts);
 const CONNECTIONS = 8;
 /** Requests that a new process has to answer before it is restarted. */
 const WARM_REQUESTS = 200;
-/** How long that may take. */
-const PATIENCE_MS = 30_000;
 
 /** A socket that is bound and not accepted from: what node:cluster makes for its workers. */
 interface Bound {
@@ -79,14 +74,12 @@ async function scene(kept: boolean): Promise<Scene> {
   );
   for (let round = 0; round < restarts; round += 1) {
     await answered(loads, WARM_REQUESTS);
-    service.kill('SIGTERM');
-    await once(service, 'exit');
+    await ended(service);
     service = await start(port, stateDir, kept ? bound : undefined);
   }
   await answered(loads, WARM_REQUESTS);
   const ledgers = await Promise.all(loads.map((client) => client.stop()));
-  service.kill('SIGTERM');
-  await once(service, 'exit');
+  await ended(service);
   if (kept) bound.close();
   rmSync(stateDir, { recursive: true, force: true });
   const sum = (pick: (ledger: (typeof ledgers)[number]) => number): number =>
@@ -101,30 +94,26 @@ async function scene(kept: boolean): Promise<Scene> {
   };
 }
 
-/** Comes back when so many more requests have been answered with 200. */
+/** Comes back when so many more requests of each have been answered with 200. */
 async function answered(loads: readonly LedgerClient[], more: number): Promise<void> {
-  const count = (): number => loads.reduce((sum, { ledger }) => sum + ledger.answers(200).length, 0);
-  const target = count() + more;
-  const untilMs = performance.now() + PATIENCE_MS;
-  while (count() < target) {
-    if (performance.now() > untilMs) throw new Error(`only ${count()} of ${target} requests were answered`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await Promise.all(loads.map((client) => client.answered(200, more / loads.length)));
 }
 
 /** Starts the service, as systemd does when it hands a socket over: as descriptor 3, for this very process. */
-async function start(port: number, stateDir: string, socket: Bound | undefined): Promise<ChildProcess> {
-  const command = `${socket === undefined ? '' : 'LISTEN_FDS=1 LISTEN_PID=$$ '}exec "$0" dist/main.js bench/servers/app.mjs`;
-  const child = spawn('sh', ['-c', command, process.execPath], {
-    cwd: ROOT,
-    env: {
-      ...process.env,
-      ...{ HOST: '127.0.0.1', PORT: String(port), OPS_PORT: 'off', LOG_FORMAT: 'text', STATE_DIR: stateDir },
-      NODE_ENV: 'production',
-    },
-    stdio: ['ignore', 'pipe', 'inherit', ...(socket === undefined ? [] : [socket as unknown as Readable])],
+function start(port: number, stateDir: string, socket: Bound | undefined): Promise<ServerProcess> {
+  const handed = socket === undefined ? '' : 'LISTEN_FDS=1 LISTEN_PID=$$ ';
+  const command = `${handed}exec "$0" dist/main.js bench/servers/app.mjs`;
+  const env = {
+    ...{ HOST: '127.0.0.1', PORT: String(port), OPS_PORT: 'off', LOG_FORMAT: 'text', STATE_DIR: stateDir },
+    NODE_ENV: 'production',
+  };
+  return ServerProcess.serving('sh', ['-c', command, process.execPath], {
+    env,
+    ...(socket === undefined ? {} : { third: socket as unknown as Readable }),
   });
-  const lines = createInterface({ input: child.stdout as Readable });
-  for await (const line of lines) if (line.includes('Service state: RUNNING')) return child;
-  throw new Error('the service ended before it was running');
+}
+
+async function ended(service: ServerProcess): Promise<void> {
+  service.signal('SIGTERM');
+  await service.exited;
 }

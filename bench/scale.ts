@@ -16,9 +16,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Subject } from '../test/conformance/subject.ts';
-import type { Wire } from '../test/conformance/wire.ts';
 import { machine, median, medianAndSpread, table } from '../test/support/figures.ts';
 import { IdleCrowd } from '../test/support/idle-crowd.ts';
+import type { RawClient } from '../test/support/raw-client.ts';
 import { residentBytes } from '../test/support/resident.ts';
 import { findPeers } from './peers/find.ts';
 
@@ -77,7 +77,7 @@ async function each<T>(
 }
 
 async function idleConnections(command: string, count: number): Promise<Idle> {
-  const subject = await Subject.serving(command);
+  const subject = await Subject.answering(command);
   let crowd: IdleCrowd | undefined;
   try {
     const before = residentBytes(subject.pid);
@@ -94,7 +94,7 @@ async function idleConnections(command: string, count: number): Promise<Idle> {
 }
 
 async function lockLatency(command: string, count: number): Promise<number> {
-  const subject = await Subject.serving(command);
+  const subject = await Subject.answering(command);
   try {
     const slow = await subject.openMany(count);
     for (const wire of slow) wire.get(`/slow?ms=${SLOW_MS}`);
@@ -113,7 +113,7 @@ async function lockLatency(command: string, count: number): Promise<number> {
 }
 
 /** Asks again and again, until the answer is no 200. @returns when that was */
-async function firstRefusal(asker: Wire): Promise<number> {
+async function firstRefusal(asker: RawClient): Promise<number> {
   for (;;) {
     if ((await asker.get('/').answer()).status !== 200) return performance.now();
   }

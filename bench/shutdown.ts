@@ -9,16 +9,14 @@
  *
  * Exits with 1 when a request was lost, an answer was wrong, or the service did not exit with 0.
  */
-import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
 import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import autocannon from 'autocannon';
-import type { Answer } from '../test/support/answer-reader.ts';
 import { machine, medianAndSpread, sum, table } from '../test/support/figures.ts';
 import type { Entry, Ledger } from '../test/support/ledger.ts';
 import { LedgerClient } from '../test/support/ledger-client.ts';
+import { RawClient, type RawResponse } from '../test/support/raw-client.ts';
 import { type Exit, ServerProcess } from '../test/support/server-process.ts';
 
 const { values } = parseArgs({
@@ -64,15 +62,14 @@ interface Run {
 /** Holds answers against what they have to be. */
 class Check {
   wrong = 0;
-  readonly see = ({ status, head, body }: Answer): void => {
-    const text = body.toString();
+  readonly see = ({ status, headers, body }: RawResponse): void => {
     const right =
       status === 200
-        ? text === ANSWER
+        ? body === ANSWER
         : status === 503 &&
-          text === REFUSAL &&
-          head.includes('\r\nconnection: close') &&
-          /\r\nretry-after: \d+/.test(head);
+          body === REFUSAL &&
+          headers.connection === 'close' &&
+          /^\d+$/.test(headers['retry-after'] ?? '');
     if (!right) this.wrong += 1;
   };
 }
@@ -167,16 +164,16 @@ async function closedLoop(): Promise<Run> {
 
 async function withIdleConnections(): Promise<Run> {
   const service = await ServerProcess.ours(APP);
-  const sockets: Socket[] = [];
-  while (sockets.length < IDLE_CONNECTIONS) {
-    sockets.push(
+  const clients: RawClient[] = [];
+  while (clients.length < IDLE_CONNECTIONS) {
+    clients.push(
       ...(await Promise.all(Array.from({ length: OPENED_AT_ONCE }, () => usedOnce(service.port)))),
     );
   }
   const { signalMs, exit } = terminate(service);
   const { code, atMs } = await exit;
-  for (const socket of sockets) socket.destroy();
-  return { exitCode: code, sent: sockets.length, lost: 0, wrong: 0, refusals: 0, exitMs: atMs - signalMs };
+  for (const client of clients) client.destroy();
+  return { exitCode: code, sent: clients.length, lost: 0, wrong: 0, refusals: 0, exitMs: atMs - signalMs };
 }
 
 function accountOf(ledger: Ledger, check: Check, slow?: Entry): Omit<Run, 'exitCode'> {
@@ -200,7 +197,7 @@ async function slowRequest(service: ServerProcess): Promise<{ answered: Promise<
 
 interface Stop {
   readonly signalMs: number;
-  readonly exit: Promise<Exit>;
+  readonly exit: Promise<Exit & { readonly atMs: number }>;
 }
 
 /** SIGTERM, and a SIGKILL for one that does not leave. */
@@ -208,16 +205,15 @@ function terminate(service: ServerProcess): Stop {
   const signalMs = performance.now();
   service.signal('SIGTERM');
   const timer = setTimeout(() => service.signal('SIGKILL'), GIVE_UP_MS);
-  return { signalMs, exit: service.exited.finally(() => clearTimeout(timer)) };
+  const exit = service.exited.then((exit) => ({ ...exit, atMs: service.leftMs }));
+  return { signalMs, exit: exit.finally(() => clearTimeout(timer)) };
 }
 
 /** A connection on which one request was answered. */
-async function usedOnce(port: number): Promise<Socket> {
-  const socket = connect(port, '127.0.0.1');
-  socket.on('error', () => undefined);
-  socket.write('GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n');
-  await once(socket, 'data');
-  return socket;
+async function usedOnce(port: number): Promise<RawClient> {
+  const client = new RawClient(port).get('/');
+  await client.response();
+  return client;
 }
 
 function report(): void {

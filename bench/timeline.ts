@@ -67,7 +67,7 @@ else report();
 await picture();
 
 async function stop(server: string, command: string): Promise<Line> {
-  const subject = await Subject.serving(command);
+  const subject = await Subject.answering(command);
   try {
     const client = LedgerClient.start({
       port: subject.port,

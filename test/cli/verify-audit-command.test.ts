@@ -4,8 +4,6 @@ import t, { type Test } from 'tap';
 import { command, writeRun } from '../support/audit.ts';
 import { tempDir } from '../support/service-process.ts';
 
-t.setTimeout(120_000);
-
 /** A directory with a log of three runs, the first two rotated away, and the key it was sealed with. */
 async function rotatedLog(t: Test): Promise<{ stateDir: string; file: string; keyFile: string }> {
   const stateDir = tempDir(t);

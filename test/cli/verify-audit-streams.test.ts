@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import t from 'tap';
 import { Batch } from '../../src/audit/batch.ts';
 import { NOTHING } from '../../src/audit/seal.ts';
-import { MAIN, NODE_ARGS, tempDir } from '../support/service-process.ts';
+import { MAIN, tempDir } from '../support/service-process.ts';
 
 const TELL_MEMORY =
   'data:text/javascript,process.on("exit",()=>console.error(process.resourceUsage().maxRSS))';
@@ -37,10 +37,7 @@ function generate(file: string, most: number): void {
 async function verified(file: string): Promise<{ code: number; out: string; mostMegabytes: number }> {
   const child = spawn(
     process.execPath,
-    [
-      ...NODE_ARGS,
-      ...['--max-old-space-size=64', '--import', TELL_MEMORY, MAIN, 'verify-audit', '--json', file],
-    ],
+    [...['--max-old-space-size=64', '--import', TELL_MEMORY, MAIN, 'verify-audit', '--json', file]],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   );
   const [out, told, [code]] = await Promise.all([

@@ -1,6 +1,6 @@
-import type { Exit, Subject } from './subject.ts';
+import { type Answer, type Outcome, WORDS } from '../support/raw-client.ts';
+import type { Subject, TimedExit } from './subject.ts';
 import { CannotRun } from './subject.ts';
-import { type Answer, type Outcome, WORDS } from './wire.ts';
 
 export type Promised = 'lock' | 'instant' | 'finish' | 'leave' | 'deadline' | 'signals' | 'load' | 'start';
 
@@ -73,14 +73,14 @@ export function isAccountedFor(outcome: Outcome): boolean {
 }
 
 /** `exit 0 after 25 ms` */
-export function sayExit(exit: Exit | undefined, sinceMs: number): string {
+export function sayExit(exit: TimedExit | undefined, sinceMs: number): string {
   if (exit === undefined) return 'still running';
   const how = exit.code === null ? `ended by ${exit.signal}` : `exit ${exit.code}`;
   return `${how} after ${Math.max(0, Math.round(exit.atMs - sinceMs))} ms`;
 }
 
 /** Exit 0, or the end by the very signal that was sent: some servers raise it again when they are done. */
-export function isCleanExit(exit: Exit | undefined, signal: NodeJS.Signals = 'SIGTERM'): boolean {
+export function isCleanExit(exit: TimedExit | undefined, signal: NodeJS.Signals = 'SIGTERM'): boolean {
   return exit !== undefined && (exit.code === 0 || exit.signal === signal);
 }
 
@@ -92,7 +92,7 @@ export async function leaves(subject: Subject, sinceMs = subject.signalledMs): P
 }
 
 /** @throws CannotRun when this answer has come before the signal: the machine was too slow for the scenario */
-export function assertInFlight(subject: Subject, ...wires: readonly { readonly pending: number }[]): void {
-  if (Number.isNaN(subject.signalledMs) && wires.some(({ pending }) => pending > 0))
+export function assertInFlight(subject: Subject, ...wires: readonly { readonly pending: string }[]): void {
+  if (Number.isNaN(subject.signalledMs) && wires.some(({ pending }) => pending !== ''))
     throw new CannotRun('the request that was to be in flight was answered before the signal');
 }

@@ -1,16 +1,14 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Outcome, Wire } from './wire.ts';
+import { within } from '../../src/platform/deadline.ts';
+import { type Outcome, RawClient } from '../support/raw-client.ts';
+import { type Exit, ServerProcess } from '../support/server-process.ts';
 
-export interface Exit {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  /** Monotonic milliseconds. */
+/** How it has ended, and when; monotonic milliseconds. */
+export interface TimedExit extends Exit {
   readonly atMs: number;
 }
 
@@ -24,6 +22,7 @@ const AMPLE_TIMEOUT = 20;
 /** How long we wait for a sign that the server has begun to stop. One that shows none just serves on. */
 const LOCK_MS = 1_500;
 const PROBE_MS = 500;
+const SAID_MS = 1_000;
 const HELD_BYTES = 10_000;
 /** Servers may cut an upload that stands still; a held one therefore moves. */
 const TRICKLE_MS = 250;
@@ -31,50 +30,28 @@ const TRICKLE_MS = 250;
 const FIRST_PORT = 20_000;
 const LAST_PORT = 32_000;
 
-const running = new Set<Subject>();
+const scratches = new Set<string>();
 process.on('exit', () => {
-  for (const subject of running) subject.abandon();
+  for (const scratch of scratches) rmSync(scratch, { recursive: true, force: true });
 });
 
-/** The server under test: a process of its own, in a process group of its own, on a port of 127.0.0.1. */
-export class Subject {
-  readonly port: number;
-  readonly exited: Promise<Exit>;
-  /** What it has printed. */
-  output = '';
+/** The server under test: any command, in a process group of its own, told to listen on a port of 127.0.0.1. */
+export class Subject extends ServerProcess {
   /** When the first signal was sent; monotonic milliseconds. */
   signalledMs = Number.NaN;
-  readonly #child: ChildProcess;
   readonly #scratch: string;
-  readonly #wires: Wire[] = [];
-  #exit: Exit | undefined;
+  readonly #clients: RawClient[] = [];
 
   private constructor(command: string, port: number, env: Readonly<Record<string, string>>) {
-    this.port = port;
-    this.#scratch = mkdtempSync(join(tmpdir(), 'conformance-'));
-    const variables = { PORT: String(port), SHUTDOWN_TIMEOUT: String(AMPLE_TIMEOUT), SCRATCH: this.#scratch };
+    const scratch = mkdtempSync(join(tmpdir(), 'conformance-'));
+    scratches.add(scratch);
+    const variables = { PORT: String(port), SHUTDOWN_TIMEOUT: String(AMPLE_TIMEOUT), SCRATCH: scratch };
     // `exec env`: the command may begin with settings, and its process is the one that gets the signals.
-    this.#child = spawn('sh', ['-c', `exec env ${command}`], {
-      env: { ...process.env, ...variables, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
+    super('sh', ['-c', `exec env ${command}`], {
+      ...{ env: { ...variables, ...env }, cwd: process.cwd(), group: true },
     });
-    running.add(this);
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      (stream as Readable).setEncoding('utf8').on('data', (text: string) => {
-        this.output += text;
-      });
-    }
-    this.exited = new Promise((resolve) => {
-      this.#child.once('exit', (code, signal) => {
-        this.#exit = { code, signal, atMs: performance.now() };
-        resolve(this.#exit);
-      });
-    });
-  }
-
-  get pid(): number {
-    return this.#child.pid as number;
+    this.port = port;
+    this.#scratch = scratch;
   }
 
   /** Starts the command, and does not wait for it to serve. */
@@ -87,7 +64,7 @@ export class Subject {
   }
 
   /** Starts the command and waits until it has answered a request. @throws CannotRun when it does not */
-  static async serving(command: string, env: Readonly<Record<string, string>> = {}): Promise<Subject> {
+  static async answering(command: string, env: Readonly<Record<string, string>> = {}): Promise<Subject> {
     const subject = await Subject.spawn(command, env);
     try {
       await subject.accepting();
@@ -102,40 +79,43 @@ export class Subject {
   }
 
   /** Resolves at the first connection that it accepts. @throws CannotRun when that is not to be */
-  async accepting(): Promise<void> {
+  override async accepting(): Promise<void> {
     const endMs = performance.now() + START_MS;
-    while (performance.now() < endMs && this.#exit === undefined) {
+    while (performance.now() < endMs && Number.isNaN(this.leftMs)) {
       const wire = await this.open();
       wire.destroy();
-      if (wire.end === undefined || wire.end === 'closed by ourselves') return;
+      if (wire.isConnected) return;
       await delay(10);
     }
+    // What it printed last may still be on its way through the pipe.
+    await within(SAID_MS, this.exited);
     const said = this.output.trim().split('\n').at(-1) || 'nothing';
+    const { exitCode, signalCode } = this.child;
     throw new CannotRun(
-      this.#exit === undefined
+      Number.isNaN(this.leftMs)
         ? `the server does not listen on PORT within ${START_MS / 1000} s; it printed: ${said}`
-        : `the server ended with ${this.#exit.code ?? this.#exit.signal} before it listened on PORT; it printed: ${said}`,
+        : `the server ended with ${exitCode ?? signalCode} before it listened on PORT; it printed: ${said}`,
     );
   }
 
   /** A new connection; when it is refused, the wire says so. */
-  open(): Promise<Wire> {
+  open(): Promise<RawClient> {
     return this.begin().connected();
   }
 
   /** A connection that is under way. */
-  begin(): Wire {
-    const wire = new Wire(this.port);
-    this.#wires.push(wire);
+  begin(): RawClient {
+    const wire = new RawClient(this.port, { halfOpen: false });
+    this.#clients.push(wire);
     return wire;
   }
 
-  openMany(count: number): Promise<Wire[]> {
+  openMany(count: number): Promise<RawClient[]> {
     return Promise.all(Array.from({ length: count }, () => this.open()));
   }
 
   /** So many connections that were used once and are kept alive. */
-  async idle(count: number): Promise<Wire[]> {
+  async idle(count: number): Promise<RawClient[]> {
     const wires = await this.openMany(count);
     const answers = await Promise.all(wires.map((wire) => wire.get('/').answer()));
     const wrong = answers.find(({ status }) => status !== 200);
@@ -170,15 +150,15 @@ export class Subject {
     return held;
   }
 
-  signal(signal: NodeJS.Signals): void {
+  override signal(signal: NodeJS.Signals): void {
     if (Number.isNaN(this.signalledMs)) this.signalledMs = performance.now();
-    this.#child.kill(signal);
+    super.signal(signal);
   }
 
   /** Signals, and waits until new connections show that the stop has begun, or show for a while that they do not. */
   async stopping(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     this.signal(signal);
-    while (performance.now() - this.signalledMs < LOCK_MS && this.#exit === undefined) {
+    while (performance.now() - this.signalledMs < LOCK_MS && Number.isNaN(this.leftMs)) {
       if ((await this.ask('/')).status !== 200) return;
       await delay(10);
     }
@@ -186,56 +166,33 @@ export class Subject {
 
   /** Stops its processes where they are: what is sent now, they will find all at once. */
   freeze(): void {
-    this.#group('SIGSTOP');
+    this.signalAll('SIGSTOP');
   }
 
   thaw(): void {
-    this.#group('SIGCONT');
+    this.signalAll('SIGCONT');
   }
 
   /** Its exit, or undefined when it is still there after `ms`. */
-  async exit(ms: number): Promise<Exit | undefined> {
-    const cancel = new AbortController();
-    await Promise.race([this.exited, delay(ms, undefined, { signal: cancel.signal }).catch(() => undefined)]);
-    cancel.abort();
-    return this.#exit;
-  }
-
-  /** Ends it and all that it has started, without ceremony. */
-  kill(): void {
-    this.#group('SIGKILL');
-    running.delete(this);
+  async exit(ms: number): Promise<TimedExit | undefined> {
+    return (await within(ms, this.left)) ? { ...(await this.left), atMs: this.leftMs } : undefined;
   }
 
   async dispose(): Promise<void> {
-    for (const wire of this.#wires) wire.destroy();
-    this.kill();
-    await this.exited;
+    for (const client of this.#clients) client.destroy();
+    await this.kill();
     rmSync(this.#scratch, { recursive: true, force: true });
-  }
-
-  /** The same where nothing can be waited for any more. */
-  abandon(): void {
-    this.kill();
-    rmSync(this.#scratch, { recursive: true, force: true });
-  }
-
-  #group(signal: NodeJS.Signals): void {
-    try {
-      if (this.#child.pid !== undefined) process.kill(-this.#child.pid, signal);
-    } catch {
-      // The last of them is gone already.
-    }
+    scratches.delete(this.#scratch);
   }
 }
 
 /** An upload under way, which keeps a server that finishes what it has begun from leaving. */
 export class Held {
-  readonly wire: Wire;
+  readonly wire: RawClient;
   readonly #trickle: NodeJS.Timeout;
   #left = HELD_BYTES;
 
-  constructor(wire: Wire) {
+  constructor(wire: RawClient) {
     this.wire = wire.request('POST', '/upload', { 'Content-Length': String(HELD_BYTES) });
     this.#send(10);
     this.#trickle = setInterval(() => this.#send(1), TRICKLE_MS);

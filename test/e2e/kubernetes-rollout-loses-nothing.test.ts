@@ -6,10 +6,9 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { readRecords } from '../support/audit.ts';
-import { ClosedLoop } from '../support/closed-loop.ts';
 import { type Deployment, manifest, type Probe, podSettings } from '../support/manifests.ts';
 import { need } from '../support/need.ts';
-import { freePort, listening } from '../support/replicas.ts';
+import { Clients, freePort, listening } from '../support/replicas.ts';
 import { type Exit, ServiceProcess, TEST_APP, tempDir } from '../support/service-process.ts';
 
 const REPLICAS = 3;
@@ -123,8 +122,8 @@ t.test('a rollout of three replicas fails no request', async (t) => {
   const cluster = await ClusterService.open(t);
   const old: Pod[] = [];
   for (let index = 0; index < REPLICAS; index += 1) old.push(await Pod.ready(t, cluster));
-  const fresh = new ClosedLoop(cluster.port, CLIENTS, { connections: 'fresh' });
-  const kept = new ClosedLoop(cluster.port, CLIENTS, { connections: 'kept', resend: true });
+  const fresh = new Clients(cluster.port, CLIENTS, { connections: 'fresh' });
+  const kept = new Clients(cluster.port, CLIENTS, { connections: 'kept', resend: true });
   await Promise.all([fresh.served(50), kept.served(50)]);
 
   const pods = [...old];
@@ -147,7 +146,7 @@ t.test('a rollout of three replicas fails no request', async (t) => {
   const done = pods.flatMap(({ service: { stateDir } }) =>
     readRecords(join(stateDir, 'audit.ndjson'), 'request'),
   );
-  const posts = ledgers.reduce((sum, { served }) => sum + served.POST, 0);
+  const posts = ledgers.reduce((sum, { posts }) => sum + posts, 0);
   t.equal(done.filter(({ method }) => method === 'POST').length, posts, 'each POST was done once');
 });
 

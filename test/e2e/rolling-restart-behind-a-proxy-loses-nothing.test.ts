@@ -1,7 +1,6 @@
 import t from 'tap';
-import { ClosedLoop } from '../support/closed-loop.ts';
 import { need } from '../support/need.ts';
-import { PROXIES, Replica, restarter, runProgram } from '../support/replicas.ts';
+import { Clients, PROXIES, Replica, restarter, runProgram } from '../support/replicas.ts';
 
 const CLIENTS = 16;
 const SCRIPT = 'deployment/rolling-restart.sh';
@@ -11,7 +10,7 @@ for (const [name, start] of Object.entries(PROXIES)) {
   t.test(`behind ${name}: all replicas are restarted, and no client sees it`, async (t) => {
     const a = await Replica.running(t);
     const b = await Replica.running(t);
-    const load = new ClosedLoop(await start(t, [a, b]), CLIENTS);
+    const load = new Clients(await start(t, [a, b]), CLIENTS);
     await load.served(100);
     const before = [a.service.pid, b.service.pid];
 
@@ -26,11 +25,11 @@ for (const [name, start] of Object.entries(PROXIES)) {
     t.notOk(before.includes(a.service.pid) || before.includes(b.service.pid), 'both are new processes');
 
     await load.served(100);
-    const { served, errors } = await load.stop();
+    const { posts, errors } = await load.stop();
     t.strictSame(errors, []);
     await a.stop();
     await b.stop();
-    t.equal(a.admitted('POST') + b.admitted('POST'), served.POST, 'each POST was done once');
+    t.equal(a.admitted('POST') + b.admitted('POST'), posts, 'each POST was done once');
     t.ok(a.admitted('POST') > 50 && b.admitted('POST') > 50, 'both had their share');
   });
 }

@@ -5,7 +5,8 @@ import t from 'tap';
 import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { readLines, readRecords } from '../support/audit.ts';
-import { Load } from '../support/load.ts';
+import type { Ledger } from '../support/ledger.ts';
+import { LedgerClient } from '../support/ledger-client.ts';
 import { need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ROOT } from '../support/root.ts';
@@ -15,6 +16,19 @@ t.setTimeout(120_000);
 
 const APP = join(ROOT, 'test/fixtures/numbers-app.mjs');
 const CONFIGURATION = join(ROOT, 'deployment/logrotate.conf');
+
+/** Each request has a path of its own; 0 is not among them. */
+function load(service: ServiceProcess): LedgerClient {
+  return LedgerClient.start({ port: service.port, connections: 10, path: pathOf });
+}
+
+function pathOf(number: number): string {
+  return `/n/${number + 1}`;
+}
+
+function pathsIn(ledger: Ledger): string[] {
+  return ledger.answers(200).map(({ number }) => pathOf(number));
+}
 
 /** Asks until the new file is there: a record has to come for the service to look for it. */
 async function untilReopened(service: ServiceProcess, file: string): Promise<void> {
@@ -28,17 +42,17 @@ for (const mode of ['batched', 'strict'] as const) {
   t.test(`${mode}: renamed and signalled under load`, async (t) => {
     const service = await ServiceProcess.running(t, { args: [APP], env: { AUDIT_MODE: mode } });
     const file = join(service.stateDir, 'audit.ndjson');
-    const load = new Load(service.port, 10);
+    const client = load(service);
     const files: string[] = [];
     for (const number of [3, 2, 1]) {
-      await load.reached(load.answered.length + 200);
+      await client.answered(200, 200);
       renameSync(file, `${file}.${number}`);
       service.signal('SIGHUP');
       await untilReopened(service, file);
       files.push(`${file}.${number}`);
     }
-    await load.reached(load.answered.length + 200);
-    await load.stop();
+    await client.answered(200, 200);
+    const answered = pathsIn(await client.stop());
     await service.stop();
     t.strictSame(await service.exited, { code: 0, signal: null });
 
@@ -56,26 +70,26 @@ for (const mode of ['batched', 'strict'] as const) {
     const paths = files.flatMap((name) => readRecords(name, 'request').map(({ path }) => path));
     const counts = new Map<unknown, number>();
     for (const path of paths) counts.set(path, (counts.get(path) ?? 0) + 1);
-    const wrong = load.paths.filter((path) => counts.get(path) !== 1);
+    const wrong = answered.filter((path) => counts.get(path) !== 1);
     t.strictSame(wrong, [], 'each request is on record, once');
-    t.ok(load.paths.length >= 800);
+    t.ok(answered.length >= 800);
   });
 
   t.test(`${mode}: renamed without a signal`, async (t) => {
     const service = await ServiceProcess.running(t, { args: [APP], env: { AUDIT_MODE: mode } });
     const file = join(service.stateDir, 'audit.ndjson');
-    const load = new Load(service.port, 10);
-    await load.reached(100);
+    const client = load(service);
+    await client.answered(200, 100);
     renameSync(file, `${file}.1`);
     await untilReopened(service, file);
-    await load.reached(load.answered.length + 100);
-    await load.stop();
+    await client.answered(200, 100);
+    const answered = pathsIn(await client.stop());
     await service.stop();
     t.strictSame(await service.exited, { code: 0, signal: null });
     t.equal(verify([`${file}.1`, file], { head: readHead(file) }).finding, undefined);
     const paths = new Set([`${file}.1`, file].flatMap((name) => readRecords(name).map(({ path }) => path)));
     t.strictSame(
-      load.paths.filter((path) => !paths.has(path)),
+      answered.filter((path) => !paths.has(path)),
       [],
     );
   });
@@ -112,23 +126,23 @@ t.test('the logrotate configuration that ships', async (t) => {
   const configuration = join(dir, 'logrotate.conf');
   writeFileSync(configuration, adapted, { mode: 0o644 });
 
-  const load = new Load(service.port, 10);
+  const client = load(service);
   for (let turn = 0; turn < 3; turn += 1) {
-    await load.reached(load.answered.length + 100);
+    await client.answered(200, 100);
     const rotate = spawnSync('logrotate', ['--force', '--state', join(dir, 'rotated'), configuration], {
       encoding: 'utf8',
     });
     t.equal(rotate.status, 0, rotate.stderr);
     await untilReopened(service, file);
   }
-  await load.stop();
+  const answered = pathsIn(await client.stop());
   await service.stop();
   t.strictSame(await service.exited, { code: 0, signal: null });
   const files = [`${file}.3`, `${file}.2`, `${file}.1`, file];
   t.equal(verify(files, { head: readHead(file) }).finding, undefined);
   const paths = new Set(files.flatMap((name) => readRecords(name, 'request').map(({ path }) => path)));
   t.strictSame(
-    load.paths.filter((path) => !paths.has(path)),
+    answered.filter((path) => !paths.has(path)),
     [],
   );
 });

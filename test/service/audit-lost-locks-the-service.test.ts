@@ -5,8 +5,6 @@ import { openLog } from '../support/audit.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
-t.setTimeout(240_000);
-
 const MODES = ['batched', 'strict'] as const;
 
 for (const mode of MODES) {

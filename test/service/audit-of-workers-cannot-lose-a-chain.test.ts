@@ -6,9 +6,6 @@ import { verify } from '../../src/audit/verify.ts';
 import { tempDir } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('two workers and a reload: each chain dropped whole, and the last write of each', async (t) => {
   const pool = await WorkersService.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
   const { service } = pool;

@@ -8,8 +8,6 @@ import { running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
-t.setTimeout(120_000);
-
 const TOKEN = 'the-token-of-the-administrator';
 
 t.test(
@@ -47,7 +45,7 @@ t.test(
     t.match(service.report(), { reason: 'emergency', in_flight_at_lock: 2, completed: 2 });
 
     const kept = readFileSync(latch, 'utf8');
-    for (let start = 0; start < 3; start += 1) {
+    for (let start = 0; start < 2; start += 1) {
       const refused = ServiceProcess.spawn(t, options);
       t.strictSame(await refused.exited, { code: 75, signal: null });
       t.strictSame(refused.lines.slice(1), [
@@ -115,9 +113,10 @@ t.test('a latch that cannot be read holds', async (t) => {
   for (const content of ['', '{', 'null', '{}', '[]', '{"time":1}', '\0\0\0']) {
     const stateDir = tempDir(t);
     writeFileSync(join(stateDir, 'emergency.json'), content);
-    const refused = ServiceProcess.spawn(t, { stateDir });
-    t.strictSame(await refused.exited, { code: 75, signal: null }, JSON.stringify(content));
-    t.match(refused.output, 'at an unknown time by somebody ("the latch cannot be read")');
+    await t.rejects(running(t, { stateDir }), {
+      exitCode: 75,
+      message: 'at an unknown time by somebody ("the latch cannot be read")',
+    });
   }
   const stateDir = tempDir(t);
   mkdirSync(join(stateDir, 'emergency.json'));

@@ -2,9 +2,11 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { createLogger, flushLog } from '../../src/platform/logger.ts';
-import { MAIN, ServiceProcess, TEST_APP, tempDir } from '../support/service-process.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { MAIN, POLL_MS, ServiceProcess, TEST_APP, tempDir } from '../support/service-process.ts';
 
 function mkfifo(t: Test): string {
   const path = join(tempDir(t), 'fifo');
@@ -96,10 +98,13 @@ for (const kind of ['pipe', 'socket'] as const) {
       const exited = once(service, 'exit');
       const ops = await opsServer(stateDir);
       // Each is a line in the log; all together are more than a pipe or a socket takes.
+      const client = await RawClient.open(Number(new URL(ops).port));
       for (let count = 0; count < 1_500; count += 1) {
-        const { status } = await fetch(`${ops}/admin/emergency-shutdown`, { method: 'POST' });
+        client.request('POST', '/admin/emergency-shutdown', { 'Content-Length': '0' });
+        const { status } = await client.response();
         if (status !== 401) t.fail(`${status}`);
       }
+      client.destroy();
       t.equal((await fetch(`${ops}/livez`)).status, 200);
       service.kill('SIGTERM');
       t.strictSame(await exited, [0, null]);
@@ -138,7 +143,7 @@ async function opsServer(stateDir: string): Promise<string> {
     } catch {
       // It is not there yet.
     }
-    await new Promise(setImmediate);
+    await delay(POLL_MS);
   }
 }
 

@@ -1,17 +1,22 @@
-import { connect, type Socket } from 'node:net';
-import { type Answer, AnswerReader } from './answer-reader.ts';
-import { type Entry, Ledger, type Loss } from './ledger.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Entry, Ledger } from './ledger.ts';
+import { type Answer, type Outcome, RawClient } from './raw-client.ts';
 
-export interface LoadOptions {
-  /** On 127.0.0.1; the load of a bench goes nowhere else. */
-  readonly port: number;
-  /** Connections at a time, each with one request at a time. */
-  readonly connections: number;
+export interface Asked {
   /** Default `/`; a function is given the number of the request, from 0. */
   readonly path?: string | ((number: number) => string);
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Buffer;
+}
+
+export interface LoadOptions extends Asked {
+  /** On 127.0.0.1; a load goes nowhere else. */
+  readonly port: number;
+  /** Connections at a time, each with one request at a time. */
+  readonly connections: number;
+  /** What is asked for in turn, where it is not the same each time. */
+  readonly turns?: readonly Asked[];
   /** How long one request may take before it is given up as lost. Default 5,000. */
   readonly timeoutMs?: number;
   /**
@@ -21,61 +26,44 @@ export interface LoadOptions {
   readonly perSecond?: number;
   /** Whether a request is dropped whose connection is refused. Otherwise it is tried again, and waits meanwhile. */
   readonly dropRefused?: boolean;
+  /** Whether what was refused with `fail_safe: true`, or has crossed with the end of a kept connection, is sent again. */
+  readonly resend?: boolean;
   /** Sees every answer. */
   readonly onAnswer?: (answer: Answer, entry: Entry) => void;
 }
 
-/** What a connection asks of the load it is part of. */
-interface Load {
-  readonly bytes: (number: number) => Buffer;
-  readonly dropRefused: boolean;
-  /** Whether answers have no body, because the method is HEAD. */
-  readonly bodiless: boolean;
-  readonly ledger: Ledger;
-  readonly timeoutMs: number;
-  readonly onAnswer: (answer: Answer, entry: Entry) => void;
-  /** When the next request is due that this connection may send; undefined when there is none for now. */
-  readonly nextDueMs: () => number | undefined;
-  /** Whether no new request may be sent. */
-  readonly stopping: () => boolean;
-}
-
 /** Time before a connection that was refused is tried again. Without it a closed loop turns hot. */
 const RETRY_MS = 20;
-const SWEEP_MS = 50;
 const PACE_MS = 1;
+/** How long answers may take that a caller waits for. */
+const PATIENCE_MS = 60_000;
 
 /**
- * A load of HTTP requests over raw sockets that accounts for each of them: answered, or lost and how. Connections are
- * kept alive and opened anew when the server has said `Connection: close`, at once, as well-behaved clients do.
+ * A load of HTTP requests that accounts for each of them: answered, or lost and how. Connections are kept alive and
+ * opened anew when the server has said `Connection: close`, at once, as well-behaved clients do.
  */
 export class LedgerClient {
   readonly ledger = new Ledger();
-  readonly #lines: Line[];
+  readonly #options: LoadOptions;
+  readonly #bytes: (number: number) => Buffer;
+  readonly #timeoutMs: number;
+  readonly #over: Promise<unknown>;
+  /** When each request was due that no connection has taken yet. */
   readonly #backlog: number[] = [];
-  readonly #sweeper: NodeJS.Timeout;
+  /** Connections that wait for the next request to fall due. */
+  readonly #idle: ((dueMs: number | undefined) => void)[] = [];
+  readonly #watching = new Set<() => void>();
+  readonly #counts = new Map<number, number>();
   #pacer: NodeJS.Timeout | undefined;
   #stopping = false;
 
   private constructor(options: LoadOptions) {
-    const { perSecond } = options;
-    const load: Load = {
-      bytes: bytesOf(options),
-      dropRefused: options.dropRefused ?? false,
-      bodiless: options.method === 'HEAD',
-      ledger: this.ledger,
-      timeoutMs: options.timeoutMs ?? 5_000,
-      onAnswer: options.onAnswer ?? (() => undefined),
-      nextDueMs: () => (perSecond === undefined ? performance.now() : this.#backlog.shift()),
-      stopping: () => this.#stopping,
-    };
-    this.#lines = Array.from({ length: options.connections }, () => new Line(options.port, load));
-    this.#sweeper = setInterval(() => {
-      const now = performance.now();
-      for (const line of this.#lines) line.giveUpBefore(now - load.timeoutMs);
-    }, SWEEP_MS);
-    if (perSecond === undefined) for (const line of this.#lines) line.proceed();
-    else this.#pace(perSecond);
+    this.#options = options;
+    this.#timeoutMs = options.timeoutMs ?? 5_000;
+    const turns = (options.turns ?? [options]).map(bytesOf);
+    this.#bytes = (number) => (turns[number % turns.length] as (typeof turns)[number])(number);
+    this.#over = Promise.all(Array.from({ length: options.connections }, () => this.#line()));
+    if (options.perSecond !== undefined) this.#pace(options.perSecond);
   }
 
   static start(options: LoadOptions): LedgerClient {
@@ -87,21 +75,28 @@ export class LedgerClient {
    * @throws Error when the connection is refused
    */
   static async once(options: Omit<LoadOptions, 'connections' | 'perSecond'>): Promise<Entry> {
-    const client = new LedgerClient({ ...options, connections: 1 });
-    await Promise.all(client.#lines.map((line) => line.tried()));
+    const client = new LedgerClient({ ...options, connections: 1, dropRefused: true });
+    await client.#until(({ sent, refusals }) => sent + refusals.length > 0);
     const { entries, refused } = await client.stop();
     const [entry] = entries;
     if (entry === undefined) throw new Error(`no connection: ${[...refused.keys()]}`);
     return entry;
   }
 
+  /** Resolves when so many more requests have been answered with this status. @throws Error when that takes too long */
+  async answered(status: number, more: number): Promise<void> {
+    const count = (): number => this.#counts.get(status) ?? 0;
+    const goal = count() + more;
+    await this.#until(() => count() >= goal);
+  }
+
   /** Sends nothing more, waits for every answer that is due, and closes. @returns the ledger, reconciled */
   async stop(): Promise<Ledger> {
     this.#stopping = true;
     clearInterval(this.#pacer);
-    await Promise.all(this.#lines.map((line) => line.finish()));
-    clearInterval(this.#sweeper);
-    this.ledger.unsent += this.#backlog.length;
+    for (const wake of this.#idle.splice(0)) wake(undefined);
+    await this.#over;
+    this.ledger.unsent += this.#backlog.splice(0).length;
     return this.ledger.reconcile();
   }
 
@@ -111,161 +106,126 @@ export class LedgerClient {
     this.#pacer = setInterval(() => {
       const due = ((performance.now() - startedMs) / 1000) * perSecond;
       for (; fallen < due; fallen += 1) this.#backlog.push(startedMs + (fallen / perSecond) * 1000);
-      for (const line of this.#lines) {
-        if (this.#backlog.length === 0) break;
-        line.proceed();
-      }
+      while (this.#backlog.length > 0 && this.#idle.length > 0) this.#idle.shift()?.(this.#backlog.shift());
     }, PACE_MS);
   }
-}
 
-/** One client: a connection at a time, a request at a time. */
-class Line {
-  readonly #port: number;
-  readonly #load: Load;
-  #socket: Socket | undefined;
-  #reader = new AnswerReader(false);
-  /** Sent, and not answered. */
-  #entry: Entry | undefined;
-  /** Due, and waiting for a connection. */
-  #dueMs: number | undefined;
-  #connectingSinceMs: number | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #changed: () => void = () => undefined;
-
-  constructor(port: number, load: Load) {
-    this.#port = port;
-    this.#load = load;
+  /** When the next request was due that a connection may send; undefined when there will be none. */
+  async #due(): Promise<number | undefined> {
+    if (this.#stopping) return undefined;
+    if (this.#options.perSecond === undefined) return performance.now();
+    return this.#backlog.shift() ?? new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  /** Takes the next step, if there is one to take. */
-  proceed(): void {
-    if (this.#entry !== undefined || this.#connectingSinceMs !== undefined || this.#retry !== undefined)
-      return;
-    if (this.#load.stopping()) return;
-    this.#dueMs ??= this.#load.nextDueMs();
-    if (this.#dueMs === undefined) return;
-    if (this.#socket?.writable) this.#send(this.#socket, this.#dueMs);
-    else this.#connect();
+  /** One client: a connection at a time, a request at a time. */
+  async #line(): Promise<void> {
+    let client: RawClient | undefined;
+    for (let dueMs = await this.#due(); dueMs !== undefined; dueMs = await this.#due()) {
+      client = await this.#ask(client, dueMs);
+    }
+    client?.destroy();
   }
 
-  giveUpBefore(ms: number): void {
-    if (this.#entry !== undefined && this.#entry.sentMs < ms) this.#over('timeout');
-    else if (this.#connectingSinceMs !== undefined && this.#connectingSinceMs < ms) this.#over('timeout');
+  /** @returns the connection, if it can be used again */
+  async #ask(kept: RawClient | undefined, dueMs: number): Promise<RawClient | undefined> {
+    let client = kept;
+    let entry: Entry | undefined;
+    for (;;) {
+      const reused = client !== undefined && client.end === undefined;
+      if (!reused) client = await this.#connect(dueMs, entry !== undefined);
+      if (client === undefined) return undefined;
+      entry ??= this.#begin(dueMs);
+      client.write(this.#bytes(entry.number));
+      const head = this.#options.method === 'HEAD';
+      const outcome = await client.answer({ head, ms: this.#timeoutMs });
+      const last = outcome.status === undefined || closes(outcome) || client.end !== undefined;
+      // Nothing may be sent behind an answer that ends the connection.
+      if (outcome.status === undefined) client.destroy();
+      else if (last) client.socket.end();
+      if (this.#options.resend && maySendAgain(outcome, reused && client.pending === '')) {
+        this.ledger.resent += 1;
+        client = last ? undefined : client;
+        continue;
+      }
+      this.#conclude(entry, outcome);
+      if (outcome.status === undefined) await this.#pause();
+      return last ? undefined : client;
+    }
   }
 
-  /** Resolves when the first request is sent, or the first connection refused. */
-  async tried(): Promise<void> {
-    const { ledger } = this.#load;
-    while (ledger.sent === 0 && ledger.refused.size === 0) await this.#change();
+  /** A new connection; undefined when none is to be had. `begun`: the request was sent before, and has to end. */
+  async #connect(dueMs: number, begun: boolean): Promise<RawClient | undefined> {
+    for (;;) {
+      const client = await new RawClient(this.#options.port, { halfOpen: false }).connected(this.#timeoutMs);
+      if (client.isConnected) this.ledger.connections += 1;
+      else this.ledger.refusals.push({ dueMs, how: client.end ?? 'timeout' });
+      this.#changed();
+      if (begun || (client.isConnected && !this.#stopping)) return client;
+      client.destroy();
+      if (this.#stopping) this.ledger.unsent += 1;
+      if (this.#stopping || (!client.isConnected && this.#options.dropRefused)) return undefined;
+      await this.#pause();
+    }
   }
 
-  /** Resolves when nothing is outstanding. */
-  async finish(): Promise<void> {
-    clearTimeout(this.#retry);
-    while (this.#entry !== undefined) await this.#change();
-    if (this.#dueMs !== undefined) this.#load.ledger.unsent += 1;
-    this.#socket?.destroy();
-  }
-
-  #connect(): void {
-    const socket = connect({ port: this.#port, host: '127.0.0.1', noDelay: true });
-    this.#socket = socket;
-    this.#reader = new AnswerReader(this.#load.bodiless);
-    this.#connectingSinceMs = performance.now();
-    const current = (): boolean => this.#socket === socket;
-    socket.once('connect', () => {
-      if (!current()) return;
-      this.#load.ledger.connections += 1;
-      this.#connectingSinceMs = undefined;
-      if (this.#dueMs !== undefined && !this.#load.stopping()) this.#send(socket, this.#dueMs);
-    });
-    socket.on('data', (chunk) => {
-      if (current()) this.#heard(this.#reader.feed(chunk));
-    });
-    socket.once('end', () => {
-      if (current()) this.#over('fin');
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      if (current()) this.#over(error.code ?? error.message);
-    });
-  }
-
-  #send(socket: Socket, dueMs: number): void {
-    this.#dueMs = undefined;
-    const { ledger, bytes } = this.#load;
-    const number = ledger.sent;
-    this.#entry = {
-      number,
-      dueMs,
-      sentMs: performance.now(),
-      endedMs: undefined,
-      status: undefined,
-      lost: undefined,
-    };
-    ledger.entries.push(this.#entry);
-    socket.write(bytes(number));
+  #begin(dueMs: number): Entry {
+    const { entries, sent } = this.ledger;
+    const times = { dueMs, sentMs: performance.now(), endedMs: undefined };
+    const entry: Entry = { number: sent, ...times, status: undefined, lost: undefined };
+    entries.push(entry);
     this.#changed();
+    return entry;
   }
 
-  #heard(answer: Answer | undefined): void {
-    const entry = this.#entry;
-    if (answer === undefined || entry === undefined) return;
+  #conclude(entry: Entry, outcome: Outcome): void {
     entry.endedMs = performance.now();
-    entry.status = answer.status;
-    this.#entry = undefined;
-    this.#load.onAnswer(answer, entry);
-    // Nothing may be sent behind an answer that ends the connection.
-    if (answer.last) {
-      this.#socket?.end();
-      this.#socket = undefined;
+    if (outcome.status === undefined) entry.lost = outcome.how;
+    else {
+      entry.status = outcome.status;
+      this.#counts.set(outcome.status, (this.#counts.get(outcome.status) ?? 0) + 1);
+      this.#options.onAnswer?.(outcome, entry);
     }
     this.#changed();
-    this.proceed();
   }
 
-  /** The connection has ended, in whatever way. */
-  #over(how: Loss): void {
-    const socket = this.#socket;
-    if (how === 'fin') this.#heard(this.#reader.end());
-    if (socket !== this.#socket) return;
-    this.#socket = undefined;
-    socket?.destroy();
-    const entry = this.#entry;
-    if (entry !== undefined) {
-      entry.endedMs = performance.now();
-      entry.lost = how;
-      this.#entry = undefined;
-    }
-    if (this.#connectingSinceMs !== undefined) {
-      this.#connectingSinceMs = undefined;
-      this.#load.ledger.refusals.push({ dueMs: this.#dueMs ?? performance.now(), how });
-      if (this.#load.dropRefused) this.#dueMs = undefined;
-    }
-    this.#changed();
-    if (this.#load.stopping()) return;
-    // A load that drops what is refused is no hot loop: it goes on with what falls due.
-    if (this.#load.dropRefused) return;
-    this.#retry = setTimeout(() => {
-      this.#retry = undefined;
-      this.proceed();
-    }, RETRY_MS);
+  /** A load that drops what is refused is no hot loop: it goes on with what falls due. */
+  async #pause(): Promise<void> {
+    if (!this.#stopping && !this.#options.dropRefused) await delay(RETRY_MS);
   }
 
-  /** Resolves at the next event. */
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#changed = resolve;
+  #until(reached: (ledger: Ledger) => boolean): Promise<void> {
+    if (reached(this.ledger)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const done = (settle: () => void): void => {
+        clearTimeout(timer);
+        this.#watching.delete(look);
+        settle();
+      };
+      const look = (): void => {
+        if (reached(this.ledger)) done(resolve);
+      };
+      const late = (): void => reject(new Error(`not within ${PATIENCE_MS / 1000} s: ${this.ledger}`));
+      const timer = setTimeout(() => done(late), PATIENCE_MS);
+      this.#watching.add(look);
     });
+  }
+
+  #changed(): void {
+    for (const look of [...this.#watching]) look();
   }
 }
 
-function bytesOf({
-  path = '/',
-  method = 'GET',
-  headers = {},
-  body,
-}: LoadOptions): (number: number) => Buffer {
+function closes({ headers }: Answer): boolean {
+  return headers.connection?.toLowerCase() === 'close';
+}
+
+/** @param crossed whether nothing has come on a connection that was kept */
+function maySendAgain(outcome: Outcome, crossed: boolean): boolean {
+  if (outcome.status === undefined) return crossed && outcome.how !== 'timeout';
+  return outcome.status === 503 && outcome.body.includes('"fail_safe":true');
+}
+
+function bytesOf({ path = '/', method = 'GET', headers = {}, body }: Asked): (number: number) => Buffer {
   const payload = Buffer.from(body ?? '');
   const fields = { Host: '127.0.0.1', ...headers, ...(body && { 'Content-Length': payload.length }) };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);

@@ -30,6 +30,8 @@ export class Ledger {
   connections = 0;
   /** Requests that were due and never sent, because no connection was to be had. */
   unsent = 0;
+  /** Requests that were sent once more, because it was safe. */
+  resent = 0;
 
   get sent(): number {
     return this.entries.length;

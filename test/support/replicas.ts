@@ -6,6 +6,8 @@ import { type AddressInfo, connect, createServer as createNetServer } from 'node
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { readRecords } from './audit.ts';
+import type { Entry } from './ledger.ts';
+import { LedgerClient, type LoadOptions } from './ledger-client.ts';
 import { INSTALL, need } from './need.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
 
@@ -46,6 +48,52 @@ export class Replica {
   admitted(method: string): number {
     const records = readRecords(join(this.stateDir, 'audit.ndjson'), 'request');
     return records.filter((record) => record.method === method).length;
+  }
+}
+
+/** In turn, so that each way to them is used with a method that may be sent again by others, and one that may not. */
+const TURNS = [
+  { path: '/' },
+  { method: 'POST', path: '/json', headers: { 'Content-Type': 'application/json' }, body: '{"order":17}' },
+];
+const PATIENCE_MS = 20_000;
+
+/** Clients of replicas, which ask with GET and POST in turn. */
+export class Clients {
+  readonly #loads: readonly LedgerClient[];
+
+  /** Half of them on connections that are kept, half on a new one for each request; or all as `connections` says. */
+  constructor(
+    port: number,
+    clients: number,
+    { connections, resend = false }: { connections?: 'kept' | 'fresh'; resend?: boolean } = {},
+  ) {
+    const ways = connections === undefined ? (['kept', 'fresh'] as const) : [connections];
+    this.#loads = ways.map((way) => {
+      const headers = way === 'fresh' ? { Connection: 'close' } : {};
+      const turns = TURNS.map((turn) => ({ ...turn, headers: { ...turn.headers, ...headers } }));
+      const options: LoadOptions = { port, connections: clients / ways.length, turns };
+      return LedgerClient.start({ ...options, resend, timeoutMs: PATIENCE_MS });
+    });
+  }
+
+  /** Resolves when so many more requests of each kind have been answered with 200. */
+  async served(more: number): Promise<void> {
+    await Promise.all(this.#loads.map((load) => load.answered(200, (2 * more) / this.#loads.length)));
+  }
+
+  /** Lets each client have its answer, and tells what became of all. `errors`: what a client must not see. */
+  async stop(): Promise<{ posts: number; resent: number; errors: string[] }> {
+    const ledgers = await Promise.all(this.#loads.map((load) => load.stop()));
+    const told = ({ number, status, lost }: Entry): string =>
+      `${TURNS[number % 2]?.method ?? 'GET'} ${status ?? lost}`;
+    const ends = ledgers.flatMap(({ entries }) => entries.map(told));
+    const refused = ledgers.flatMap(({ refusals }) => refusals.map(({ how }) => `a connection: ${how}`));
+    return {
+      posts: ends.filter((end) => end === 'POST 200').length,
+      resent: ledgers.reduce((sum, { resent }) => sum + resent, 0),
+      errors: [...ends.filter((end) => !end.endsWith(' 200')), ...refused],
+    };
   }
 }
 

@@ -1,30 +1,19 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import root, { type Test } from 'tap';
 import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
-import type { Status } from '../../src/ops/status.ts';
 import { ROOT } from './root.ts';
+import { MAIN, ServerProcess } from './server-process.ts';
 
-/** What is shipped: `npm test` builds it first. */
-export const MAIN = join(ROOT, 'dist/main.js');
+export { type Exit, MAIN, POLL_MS } from './server-process.ts';
 
-/** What .taprc grants, also under node's runner: machines are slow, and a test that waits for a state waits for it. */
-const LIMIT_MS = 120_000;
+/** What the runner grants, also under node's: machines are slow, and a test that waits for a state waits for it. */
+const LIMIT_MS = 240_000;
 root.setTimeout(LIMIT_MS);
-
-/** Nothing of what the tests themselves need: a child is what users run. With maps, so that coverage speaks of src. */
-export const NODE_ARGS = ['--enable-source-maps'];
 
 /** The application most tests run: its handlers wait until the test lets them go, never for a time. */
 export const TEST_APP = join(ROOT, 'test/fixtures/app.mjs');
-
-export interface Exit {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-}
 
 export interface SpawnOptions {
   /** Arguments behind `main`; default: the test application. */
@@ -46,49 +35,26 @@ export function tempDir(t: Test): string {
 }
 
 /** A real process of the service, or of one of its commands. Ended at the end of the test, by its pid. */
-export class ServiceProcess {
-  readonly child: ChildProcess;
+export class ServiceProcess extends ServerProcess {
   readonly stateDir: string;
-  /** Every line on standard output and standard error, in the order of their arrival. */
-  readonly lines: string[] = [];
-  readonly exited: Promise<Exit>;
-  port = 0;
-  opsPort = 0;
-  readonly #waiting = new Set<() => void>();
 
   private constructor(
     t: Test,
     { args = [TEST_APP], nodeArgs = [], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
   ) {
     t.setTimeout(LIMIT_MS);
-    this.stateDir = stateDir;
-    this.child = spawn(process.execPath, [...NODE_ARGS, ...nodeArgs, MAIN, ...args], {
+    // Nothing of what the tests themselves need: a child is what users run.
+    super(process.execPath, [...nodeArgs, MAIN, ...args], {
       cwd,
       env: {
-        ...process.env,
-        HOST: '127.0.0.1',
-        PORT: '0',
-        OPS_PORT: '0',
-        LOG_FORMAT: 'text',
-        STATE_DIR: stateDir,
-        ...env,
+        ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0' },
+        ...{ LOG_FORMAT: 'text', STATE_DIR: stateDir, ...env },
       },
       // The channel lets a test release a handler when no request gets in any more.
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      third: 'ipc',
     });
-    for (const stream of [this.child.stdout, this.child.stderr]) {
-      if (stream !== null) createInterface({ input: stream }).on('line', (line) => this.#heard(line));
-    }
-    this.exited = new Promise((done) => {
-      this.child.once('close', (code, signal) => {
-        done({ code, signal });
-        this.#wake();
-      });
-    });
-    t.teardown(async () => {
-      this.child.kill('SIGKILL');
-      await this.exited;
-    });
+    this.stateDir = stateDir;
+    t.teardown(() => this.kill());
   }
 
   /** Starts one and comes back at once. */
@@ -103,26 +69,6 @@ export class ServiceProcess {
     return service;
   }
 
-  /** Comes back when it accepts requests. */
-  async accepting(): Promise<void> {
-    const line = await this.line('Service state: RUNNING');
-    this.port = Number(/:(\d+)$/.exec(line.replace(/".*$/, ''))?.[1]);
-    const door = this.lines.find((text) => text.includes('Ops server listening'));
-    this.opsPort = Number(/:(\d+)\D*$/.exec(door ?? '')?.[1]);
-  }
-
-  get pid(): number {
-    return this.child.pid as number;
-  }
-
-  get output(): string {
-    return this.lines.join('\n');
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.child.kill(signal);
-  }
-
   /** Sends the signal and comes back when the service is locked. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     this.signal(signal);
@@ -134,54 +80,8 @@ export class ServiceProcess {
     this.child.send({ release: name });
   }
 
-  /** The first line that contains `text`, also one that has already come. @throws when the process ends without it */
-  line(text: string): Promise<string> {
-    return this.until(() => this.lines.find((line) => line.includes(text)), `the line "${text}"`);
-  }
-
-  /** Waits for something that a line or the end of the process brings about. */
-  async until<T>(look: () => T | undefined, what: string): Promise<T> {
-    for (;;) {
-      const found = look();
-      if (found !== undefined) return found;
-      if (this.child.exitCode !== null || this.child.signalCode !== null) {
-        await this.exited;
-        const late = look();
-        if (late !== undefined) return late;
-        throw new Error(
-          `the process ended (${this.child.exitCode ?? this.child.signalCode}) before ${what}:\n${this.output}`,
-        );
-      }
-      await new Promise<void>((wake) => this.#waiting.add(wake));
-    }
-  }
-
-  /** Asks the ops server. */
-  async operator(path: string, init?: RequestInit): Promise<Response> {
-    return fetch(`http://127.0.0.1:${this.opsPort}${path}`, init);
-  }
-
-  /** Asks the ops server for the status until it is as the test waits for it. */
-  async statusWhen(wanted: (status: Status) => boolean): Promise<Status> {
-    for (;;) {
-      const status = (await (await this.operator('/status')).json()) as Status;
-      if (wanted(status)) return status;
-    }
-  }
-
   /** What the end of the stop left behind, for the next start to show. */
   report(): ShutdownReport {
     return JSON.parse(readFileSync(join(this.stateDir, 'last-shutdown.json'), 'utf8'));
-  }
-
-  #heard(line: string): void {
-    this.lines.push(line);
-    this.#wake();
-  }
-
-  #wake(): void {
-    const waiting = [...this.#waiting];
-    this.#waiting.clear();
-    for (const wake of waiting) wake();
   }
 }

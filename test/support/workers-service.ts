@@ -1,10 +1,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { isAlive } from '../../src/platform/process-identity.ts';
 import { RawClient, type RawResponse } from './raw-client.ts';
 import { ROOT } from './root.ts';
-import { ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
+import { POLL_MS, ServiceProcess, type SpawnOptions, tempDir } from './service-process.ts';
 
 /** The application of these tests: its handlers wait for doors that `WorkersService.open` opens, in whichever worker. */
 export const WORKERS_APP = join(ROOT, 'test/fixtures/workers-app.mjs');
@@ -126,7 +127,7 @@ export class WorkersService {
 
 /** Resolves when there is no such process any more. The system tells nobody but its parent. */
 export async function gone(pid: number): Promise<void> {
-  while (isAlive(pid)) await new Promise(setImmediate);
+  while (isAlive(pid)) await delay(POLL_MS);
 }
 
 /** How many lines contain this. */

@@ -4,7 +4,7 @@ import { compare, type Recorded } from '../support/accounts.ts';
 import { type Entry, Ledger } from '../support/ledger.ts';
 import { ROOT } from '../support/root.ts';
 
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 480_000;
 const NONE = {
   lost: [],
   answeredNotRecorded: [],

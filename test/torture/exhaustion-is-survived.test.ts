@@ -8,7 +8,7 @@ import { IdleCrowd } from '../support/idle-crowd.ts';
 import { INSTALL, need } from '../support/need.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { residentBytes } from '../support/resident.ts';
-import { NODE_ARGS, ServiceProcess } from '../support/service-process.ts';
+import { ServiceProcess } from '../support/service-process.ts';
 import { SmallDisk } from '../support/small-disk.ts';
 
 /** Opens so many connections, each of which then does what it is told. They go with the test. */
@@ -136,7 +136,7 @@ for (const [name, opened] of [
 ] as const) {
   t.test(`300 ${name}: others are served, memory is bounded, and a stop ends in its time`, async (t) => {
     const service = await ServiceProcess.running(t, {
-      nodeArgs: [...NODE_ARGS, '--max-old-space-size=64'],
+      nodeArgs: ['--max-old-space-size=64'],
       env: { SHUTDOWN_TIMEOUT: '8' },
     });
     const held = await hold(service);

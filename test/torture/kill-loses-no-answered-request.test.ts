@@ -5,7 +5,8 @@ import t from 'tap';
 import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { readRecords } from '../support/audit.ts';
-import { Load } from '../support/load.ts';
+import type { Ledger } from '../support/ledger.ts';
+import { LedgerClient } from '../support/ledger-client.ts';
 import { ROOT } from '../support/root.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
@@ -29,17 +30,17 @@ t.test('strict: kill -9 at any moment, and what a client was told is on record',
     t.setTimeout(LOOP_MS);
     const { finding } = verify([file], { head: readHead(file) });
     if (finding !== undefined) t.fail(`start ${kill}: ${JSON.stringify(finding)}`);
-    const load = new Load(service.port, CONNECTIONS);
-    await load.reached(1 + Math.floor(Math.random() * 300));
+    const client = load(service, kill);
+    await client.answered(200, 1 + Math.floor(Math.random() * 300));
     await delay(Math.random() * 20);
     service.signal('SIGKILL');
     await service.exited;
-    await load.over;
+    const told = answersIn(await client.stop(), kill);
 
     const { paths, torn: isTorn } = recorded(file);
-    const missing = load.paths.filter((path) => !paths.has(path));
+    const missing = told.map(({ path }) => path).filter((path) => !paths.has(path));
     if (missing.length > 0) t.fail(`kill ${kill}: ${missing.length} answered and not on record: ${missing}`);
-    answered += load.paths.length;
+    answered += told.length;
     if (isTorn) torn += 1;
   }
   const last = await ServiceProcess.running(t, options);
@@ -57,25 +58,41 @@ t.test('batched: what kill -9 takes is of the last 100 ms', async (t) => {
   const file = join(stateDir, 'audit.ndjson');
   for (let kill = 1; kill <= 3; kill += 1) {
     const service = await ServiceProcess.running(t, { stateDir, args: [APP] });
-    const load = new Load(service.port, CONNECTIONS);
-    await load.reached(500);
+    const client = load(service, kill);
+    await client.answered(200, 500);
     await delay(Math.random() * 100);
-    const killedMs = Date.now();
+    const killedMs = performance.now();
     service.signal('SIGKILL');
     await service.exited;
-    await load.over;
+    const told = answersIn(await client.stop(), kill);
     const { paths } = recorded(file);
-    const missing = load.answered.filter(({ path }) => !paths.has(path));
+    const missing = told.filter(({ path }) => !paths.has(path));
     const oldestMs = Math.min(killedMs, ...missing.map(({ atMs }) => atMs));
     // A batch waits for 100 ms; on a busy machine its timer and its write take their time, too.
     t.ok(killedMs - oldestMs < 100 + 400, `${missing.length} lost, of the last ${killedMs - oldestMs} ms`);
-    t.ok(missing.length < load.answered.length, 'some were written while they came');
+    t.ok(missing.length < told.length, 'some were written while they came');
   }
   const last = await ServiceProcess.running(t, { stateDir });
   await last.stop();
   await last.exited;
   t.equal(verify([file], { head: readHead(file) }).finding, undefined);
 });
+
+/** Each request has a path of its own, over all starts. */
+function pathOf(kill: number, number: number): string {
+  return `/n/${kill * 1_000_000 + number}`;
+}
+
+function load({ port }: ServiceProcess, kill: number): LedgerClient {
+  return LedgerClient.start({ port, connections: CONNECTIONS, path: (number) => pathOf(kill, number) });
+}
+
+/** What was answered, and when. */
+function answersIn(ledger: Ledger, kill: number): { path: string; atMs: number }[] {
+  return ledger
+    .answers(200)
+    .map(({ number, endedMs = Number.NaN }) => ({ path: pathOf(kill, number), atMs: endedMs }));
+}
 
 interface Recorded {
   readonly paths: ReadonlySet<string>;

@@ -6,7 +6,7 @@ import t from 'tap';
 import { verify } from '../../src/audit/verify.ts';
 import { openLog, readRecords, writeRun } from '../support/audit.ts';
 import { ROOT } from '../support/root.ts';
-import { NODE_ARGS, tempDir } from '../support/service-process.ts';
+import { tempDir } from '../support/service-process.ts';
 
 const WRITER = join(ROOT, 'test/fixtures/audit-writer.mjs');
 const KEY = Buffer.from('a key of more than sixteen bytes');
@@ -141,7 +141,7 @@ t.test('several processes, over a rotation', async (t) => {
   const file = join(dir, 'audit.ndjson');
   const first = openLog(file);
   const writers = ['a', 'b', 'c'].map((label) =>
-    spawn(process.execPath, [...NODE_ARGS, WRITER, file, label, '300'], { stdio: 'inherit' }),
+    spawn(process.execPath, [WRITER, file, label, '300'], { stdio: 'inherit' }),
   );
   const exits = writers.map(async (writer) => (await once(writer, 'close'))[0]);
   t.teardown(() => writers.map((writer) => writer.kill('SIGKILL')));

@@ -8,7 +8,7 @@ import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { openLog, readRecords } from '../support/audit.ts';
 import { ROOT } from '../support/root.ts';
-import { NODE_ARGS, tempDir } from '../support/service-process.ts';
+import { tempDir } from '../support/service-process.ts';
 
 const WRITER = join(ROOT, 'test/fixtures/audit-writer.mjs');
 const MAX_BYTES = 4_096;
@@ -75,7 +75,7 @@ t.test('with several processes the owner alone rotates, and the others follow', 
   const file = join(tempDir(t), 'audit.ndjson');
   const owner = openLog(file, { maxBytes: 16_384 });
   const writers = ['a', 'b'].map((label) =>
-    spawn(process.execPath, [...NODE_ARGS, WRITER, file, label, '600'], { stdio: 'inherit' }),
+    spawn(process.execPath, [WRITER, file, label, '600'], { stdio: 'inherit' }),
   );
   t.teardown(() => writers.map((writer) => writer.kill('SIGKILL')));
   t.strictSame(await Promise.all(writers.map(async (writer) => (await once(writer, 'close'))[0])), [0, 0]);

@@ -1,9 +1,6 @@
 import t from 'tap';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('a worker whose event loop is blocked is killed and replaced, and what it cut is named', async (t) => {
   const pool = await WorkersService.running(t, { env: { HEARTBEAT_TIMEOUT: '2' } });
   const { service } = pool;

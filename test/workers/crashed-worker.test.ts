@@ -1,9 +1,6 @@
 import t from 'tap';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('a worker whose application crashes completes what it has, and is replaced', async (t) => {
   const pool = await WorkersService.running(t, { workers: 1, env: { SHUTDOWN_TIMEOUT: '5' } });
   const { service } = pool;

@@ -1,9 +1,6 @@
 import t from 'tap';
 import { gone, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('workers do not outlive their controller, not even a blocked one', async (t) => {
   const pool = await WorkersService.running(t, {
     workers: 3,

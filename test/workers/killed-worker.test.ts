@@ -3,9 +3,6 @@ import { readdirSync } from 'node:fs';
 import t from 'tap';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('a worker that is killed is replaced, and what was lost with it is named', async (t) => {
   const pool = await WorkersService.running(t);
   const { service } = pool;

@@ -5,9 +5,6 @@ import type { ShutdownReport } from '../../src/lifecycle/last-shutdown.ts';
 import { tempDir } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Each stop is played twice, by processes that have to start first.
-t.setTimeout(240_000);
-
 const TOKEN = 'a-token-that-is-long-enough';
 
 /** A stop as it is told: what people search for in the log, what is in the report, and what is on record. */

@@ -5,9 +5,6 @@ import { verify } from '../../src/audit/verify.ts';
 import { tempDir } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('what several workers write into one log verifies, also when it was rotated', async (t) => {
   const pool = await WorkersService.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
   const { service } = pool;

@@ -1,9 +1,6 @@
 import t from 'tap';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('MAX_CONNECTIONS holds for all workers together', async (t) => {
   const pool = await WorkersService.running(t, { env: { MAX_CONNECTIONS: '4' } });
   const open = [];

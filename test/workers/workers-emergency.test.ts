@@ -4,9 +4,6 @@ import t from 'tap';
 import { assertRefused } from '../support/drain.ts';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 const TOKEN = 'a-token-that-is-long-enough';
 
 for (const door of ['a worker', 'the operator'] as const) {

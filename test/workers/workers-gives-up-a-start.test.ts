@@ -1,9 +1,6 @@
 import t from 'tap';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('a worker that dies at once five times in a row ends the start', async (t) => {
   const { service } = WorkersService.spawn(t, { workers: 1, app: 'process.kill(process.pid, "SIGKILL");\n' });
   t.strictSame(await service.exited, { code: 70, signal: null });

@@ -1,9 +1,6 @@
 import t from 'tap';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('at the deadline what hangs in a worker is cut and named', async (t) => {
   const pool = await WorkersService.running(t, { env: { SHUTDOWN_TIMEOUT: '1' } });
   const { service } = pool;

@@ -2,9 +2,6 @@ import t from 'tap';
 import { assertRefused } from '../support/drain.ts';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 for (const workers of [1, 2]) {
   t.test(
     `${workers} workers: what comes after the signal is refused, what came before is answered`,

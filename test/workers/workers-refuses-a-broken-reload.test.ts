@@ -2,9 +2,6 @@ import t from 'tap';
 import { ServiceProcess } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 const WORKS = `export default {
   routes(router) {
     router.get('/', (_request, response) => response.end('works'));

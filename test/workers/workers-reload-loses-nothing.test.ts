@@ -3,9 +3,6 @@ import { LedgerClient } from '../support/ledger-client.ts';
 import { ServiceProcess } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 const answering = (text: string): string =>
   `export default {
     routes(router) {
@@ -25,9 +22,10 @@ for (const workers of [1, 2]) {
       const { service, port } = pool;
       const old = await pool.pids(workers);
       const seen = new Set<string>();
-      const onAnswer = ({ body }: { body: Buffer }): void => void seen.add(body.toString());
-      const kept = LedgerClient.start({ port, connections: 2, onAnswer });
-      const fresh = LedgerClient.start({ port, connections: 2, onAnswer, headers: { Connection: 'close' } });
+      const onAnswer = ({ body }: { body: string }): void => void seen.add(body);
+      const load = { port, connections: 4, perSecond: 100, timeoutMs: 60_000, onAnswer };
+      const kept = LedgerClient.start(load);
+      const fresh = LedgerClient.start({ ...load, headers: { Connection: 'close' } });
       const words = ['one', 'two', 'three'];
       for (const word of words.slice(1)) {
         pool.rewrite(answering(word));

@@ -2,9 +2,6 @@ import t from 'tap';
 import { LedgerClient } from '../support/ledger-client.ts';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('of fifty reloads at once, one runs and one more follows', async (t) => {
   const pool = await WorkersService.running(t, { env: { KEEP_ALIVE_TIMEOUT: '1' } });
   const { service, port } = pool;

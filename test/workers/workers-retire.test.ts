@@ -1,9 +1,6 @@
 import t from 'tap';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test(
   'a request that never ends keeps a retired worker for a bounded time, and is named when it is cut',
   async (t) => {

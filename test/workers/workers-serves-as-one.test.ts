@@ -1,9 +1,6 @@
 import t from 'tap';
 import { WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 for (const workers of [1, 2]) {
   t.test(`${workers} workers serve in turn, and /status and /metrics tell of them as one`, async (t) => {
     const pool = await WorkersService.running(t, { workers });

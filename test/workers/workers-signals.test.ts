@@ -1,9 +1,6 @@
 import t from 'tap';
 import { count, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 t.test('a signal that reaches the workers too changes nothing: the supervisor decides for all', async (t) => {
   const pool = await WorkersService.running(t);
   const { service } = pool;

@@ -1,9 +1,6 @@
 import t from 'tap';
 import { gone, WorkersService } from '../support/workers-service.ts';
 
-// Many processes, each of which has to start first.
-t.setTimeout(120_000);
-
 /** Starts at once the first time; later ones say so and wait for ever. */
 const SLOW_LATER = `import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

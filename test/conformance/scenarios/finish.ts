@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Answer, Outcome, RawClient } from '../../support/raw-client.ts';
 import {
   assertInFlight,
   closes,
@@ -12,7 +13,6 @@ import {
   sayEnd,
 } from '../scenario.ts';
 import type { Subject } from '../subject.ts';
-import type { Answer, Outcome, Wire } from '../wire.ts';
 
 const LARGE_BYTES = 20 * 1024 * 1024;
 /** A slow answer: long enough to be in flight at the signal on a slow machine. */
@@ -28,7 +28,7 @@ function whole(outcome: Outcome): outcome is Answer {
 }
 
 function uploaded(outcome: Outcome, bytes: number): Observed {
-  const text = outcome.status === undefined ? '' : outcome.body.toString().trim();
+  const text = outcome.status === undefined ? '' : outcome.body.trim();
   return saw(
     whole(outcome) && text.includes(String(bytes)),
     `${say(outcome)}${text && `; it says ${text.slice(0, 60)}`}`,
@@ -36,7 +36,7 @@ function uploaded(outcome: Outcome, bytes: number): Observed {
 }
 
 /** Has these requests in flight when the signal comes. */
-async function slowAtSignal(subject: Subject, wires: readonly Wire[], text: string): Promise<void> {
+async function slowAtSignal(subject: Subject, wires: readonly RawClient[], text: string): Promise<void> {
   for (const wire of wires) wire.write(text);
   await subject.settled();
   assertInFlight(subject, ...wires);
@@ -62,7 +62,7 @@ export const finishScenarios: readonly Scenario[] = [
     const wire = await subject.open();
     await slowAtSignal(subject, [wire], GET_SLOW);
     const outcome = await wire.answer();
-    const end = await wire.ended(3_000);
+    const end = await wire.endedWithin(3_000);
     const after = end === undefined ? 'still open after 3 s' : sayEnd(end);
     return saw(whole(outcome) && closes(outcome) && end === 'fin', `${say(outcome)}; then ${after}`);
   }),
@@ -116,10 +116,10 @@ export const finishScenarios: readonly Scenario[] = [
   finish('stream', 'the streamed answer comes whole', async (subject) => {
     const wire = (await subject.open()).get(STREAM);
     await wire.received(1);
-    const begun = wire.pending > 0;
+    const begun = wire.pending !== '';
     subject.signal('SIGTERM');
     const outcome = await wire.answer();
-    const text = outcome.status === undefined ? '' : outcome.body.toString();
+    const text = outcome.status === undefined ? '' : outcome.body;
     return saw(begun && whole(outcome) && text.endsWith('last\n'), say(outcome));
   }),
   finish(

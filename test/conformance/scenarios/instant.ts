@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Outcome, RawClient } from '../../support/raw-client.ts';
 import { isAccountedFor, isRefusal, type Observed, type Scenario, saw, say, sayAll } from '../scenario.ts';
 import { CannotRun, type Subject } from '../subject.ts';
-import type { Outcome, Wire } from '../wire.ts';
 
 const MANY = 30;
 
@@ -29,10 +29,10 @@ function instant(name: string, ideal: string, play: (subject: Subject) => Promis
  */
 async function inOneInstant(
   subject: Subject,
-  send: () => readonly Wire[],
+  send: () => readonly RawClient[],
   around?: Around,
 ): Promise<Outcome[]> {
-  const [second] = (await subject.idle(1)) as [Wire];
+  const [second] = (await subject.idle(1)) as [RawClient];
   const first = (await subject.open()).get(`/block?ms=${BLOCK_MS.signal}`);
   if (!(await first.received(1)) || first.end !== undefined)
     throw new CannotRun('GET /block: want its head before it blocks, got none');
@@ -81,7 +81,7 @@ export const instantScenarios: readonly Scenario[] = [
     'instant-pipelined',
     'each of three requests on one connection is answered, with 200 or 503',
     async (subject) => {
-      const [wire] = (await subject.idle(1)) as [Wire];
+      const [wire] = (await subject.idle(1)) as [RawClient];
       const [first] = (await inOneInstant(subject, () => [
         wire.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(3)),
       ])) as [Outcome];
@@ -136,7 +136,7 @@ export const instantScenarios: readonly Scenario[] = [
   ),
 ];
 
-function begin(subject: Subject, ask: (wire: Wire) => void): Wire[] {
+function begin(subject: Subject, ask: (wire: RawClient) => void): RawClient[] {
   const wires = Array.from({ length: MANY }, () => subject.begin());
   for (const wire of wires) ask(wire);
   return wires;
@@ -149,7 +149,7 @@ function begin(subject: Subject, ask: (wire: Wire) => void): Wire[] {
 function withTheLast(
   name: string,
   ideal: string,
-  prepare: (subject: Subject) => Promise<() => readonly Wire[]>,
+  prepare: (subject: Subject) => Promise<() => readonly RawClient[]>,
 ): Scenario {
   return {
     name,

@@ -1,6 +1,6 @@
+import type { RawClient } from '../../support/raw-client.ts';
 import { assertInFlight, leaves, type Observed, type Scenario, saw, say, sayExit } from '../scenario.ts';
 import type { Subject } from '../subject.ts';
-import type { Wire } from '../wire.ts';
 
 const AT_ONCE = 'exits at once';
 
@@ -112,12 +112,12 @@ export const leaveScenarios: readonly Scenario[] = [
     },
   ),
   leave('leave-nothing-behind', 'exits, and then the port refuses connections', async (subject) => {
-    const [idle] = (await subject.idle(1)) as [Wire];
+    const [idle] = (await subject.idle(1)) as [RawClient];
     subject.signal('SIGTERM');
     const { pass, outcome } = await leaves(subject);
     const after = await subject.open();
     const refused = after.end === 'ECONNREFUSED';
-    const ended = (await idle.ended(1_000)) !== undefined;
+    const ended = (await idle.endedWithin(1_000)) !== undefined;
     return saw(
       pass && refused && ended,
       `${outcome}; then ${refused ? 'connection refused' : 'connections are accepted'}${ended ? '' : '; an old one is still open'}`,

@@ -1,6 +1,6 @@
+import type { Outcome, RawClient } from '../../support/raw-client.ts';
 import { closes, isRefusal, type Observed, type Scenario, saw, say, sayAll, sayEnd } from '../scenario.ts';
 import type { Subject } from '../subject.ts';
-import type { Outcome, Wire } from '../wire.ts';
 
 const LARGE = 10 * 1024 * 1024;
 const REFUSED = 'a whole 503 with Connection: close';
@@ -19,7 +19,7 @@ function lock(name: string, ideal: string, play: (subject: Subject) => Promise<O
 }
 
 /** The plainest form: what is asked for on a new connection while the stop is under way. */
-function onNew(name: string, ask: (wire: Wire) => Promise<Outcome>, ideal = REFUSED): Scenario {
+function onNew(name: string, ask: (wire: RawClient) => Promise<Outcome>, ideal = REFUSED): Scenario {
   return lock(name, ideal, async (subject) => {
     await subject.stopping();
     return judge(await ask(await subject.open()));
@@ -27,9 +27,9 @@ function onNew(name: string, ask: (wire: Wire) => Promise<Outcome>, ideal = REFU
 }
 
 /** What is asked for on a connection that was used before the signal. */
-function onIdle(name: string, ask: (wire: Wire) => Promise<Outcome>, ideal = REFUSED): Scenario {
+function onIdle(name: string, ask: (wire: RawClient) => Promise<Outcome>, ideal = REFUSED): Scenario {
   return lock(name, ideal, async (subject) => {
-    const [wire] = (await subject.idle(1)) as [Wire];
+    const [wire] = (await subject.idle(1)) as [RawClient];
     await subject.stopping();
     return judge(await ask(wire));
   });
@@ -39,14 +39,14 @@ function judge(outcome: Outcome): Observed {
   return saw(isRefusal(outcome), say(outcome));
 }
 
-function withBody(wire: Wire): Wire {
+function withBody(wire: RawClient): RawClient {
   return wire.request('POST', '/upload', { 'Content-Length': String(LARGE) }).write(Buffer.alloc(LARGE));
 }
 
 /** The 503 has to come whole although nobody reads the body, and no reset may come after it either. */
-async function refusedWithoutReset(wire: Wire): Promise<Observed> {
+async function refusedWithoutReset(wire: RawClient): Promise<Observed> {
   const outcome = await wire.answer();
-  const end = await wire.ended(5_000);
+  const end = await wire.endedWithin(5_000);
   return saw(isRefusal(outcome) && end === 'fin', `${say(outcome)}; then ${sayEnd(end)}`);
 }
 
@@ -100,7 +100,7 @@ export const lockScenarios: readonly Scenario[] = [
     await subject.stopping();
     const wire = (await subject.open()).write('GET / HTTP/1.0\r\n\r\n');
     const outcome = await wire.answer();
-    const end = await wire.ended(5_000);
+    const end = await wire.endedWithin(5_000);
     return saw(outcome.status === 503 && end === 'fin', `${say(outcome)}; then ${sayEnd(end)}`);
   }),
   lock('http-1.0-idle', 'a whole 503, and the end of the connection', async (subject) => {
@@ -111,16 +111,16 @@ export const lockScenarios: readonly Scenario[] = [
       return saw(true, 'the server keeps no HTTP/1.0 alive');
     await subject.stopping();
     const outcome = await wire.write(text).answer();
-    const end = await wire.ended(5_000);
+    const end = await wire.endedWithin(5_000);
     return saw(outcome.status === 503 && end === 'fin', `${say(outcome)}; then ${sayEnd(end)}`);
   }),
   lock('head', `${REFUSED} and without a body`, async (subject) => {
     await subject.stopping();
     const wire = (await subject.open()).request('HEAD', '/');
     const outcome = await wire.answer({ head: true });
-    await wire.ended(5_000);
-    const body = wire.pending === 0 ? 'no body' : `a body of ${wire.pending} bytes`;
-    return saw(isRefusal(outcome) && wire.pending === 0, `${say(outcome)}; ${body}`);
+    await wire.endedWithin(5_000);
+    const body = wire.pending === '' ? 'no body' : `a body of ${wire.pending.length} bytes`;
+    return saw(isRefusal(outcome) && wire.pending === '', `${say(outcome)}; ${body}`);
   }),
   onNew(
     'half-closed-client',
@@ -143,7 +143,7 @@ export const lockScenarios: readonly Scenario[] = [
     return judge(await wire.write('.0.1\r\n\r\n').answer());
   }),
   lock('half-sent-head-on-idle', REFUSED, async (subject) => {
-    const [wire] = (await subject.idle(1)) as [Wire];
+    const [wire] = (await subject.idle(1)) as [RawClient];
     wire.write('GET / HT');
     await subject.settled();
     await subject.stopping();
@@ -153,7 +153,7 @@ export const lockScenarios: readonly Scenario[] = [
     'pipelined-on-idle',
     'an answer to each of three requests: 503, the last with Connection: close',
     async (subject) => {
-      const [wire] = (await subject.idle(1)) as [Wire];
+      const [wire] = (await subject.idle(1)) as [RawClient];
       await subject.stopping();
       wire.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(3));
       const outcomes = [await wire.answer(), await wire.answer(), await wire.answer()];
@@ -172,7 +172,7 @@ export const lockScenarios: readonly Scenario[] = [
     'large-body-on-idle',
     'a whole 503, then the end of the connection without a reset',
     async (subject) => {
-      const [wire] = (await subject.idle(1)) as [Wire];
+      const [wire] = (await subject.idle(1)) as [RawClient];
       await subject.stopping();
       return refusedWithoutReset(withBody(wire));
     },
@@ -203,7 +203,7 @@ export const lockScenarios: readonly Scenario[] = [
       await subject.stopping();
       const wire = (await subject.open()).get('/');
       const outcome = await wire.answer();
-      const end = outcome.status === undefined ? undefined : await wire.ended(3_000);
+      const end = outcome.status === undefined ? undefined : await wire.endedWithin(3_000);
       const words = outcome.status === undefined ? '' : `; then ${sayEnd(end)}`;
       return saw(isRefusal(outcome) && end === 'fin', say(outcome) + words);
     },
@@ -223,6 +223,6 @@ export const lockScenarios: readonly Scenario[] = [
 /** A 100 before the answer is as wrong as another answer: the client would send its body. */
 function noInterim(outcome: Outcome): Outcome {
   return outcome.status !== undefined && outcome.interim.length > 0
-    ? { status: undefined, lost: say(outcome), sent: true }
+    ? { status: undefined, how: 'fin', lost: say(outcome), sent: true }
     : outcome;
 }
