@@ -27,6 +27,8 @@ import { checkStopBudget } from './stop-budget.ts';
 
 /** How long a small file of the state directory may take: a disk that does not answer must not delay a stop. */
 const STATE_FILE_MS = 500;
+/** The latch gets longer: it is what keeps the service down. The lock and the drain do not wait for it. */
+const LATCH_MS = 2_000;
 
 export interface ControllerParts<B extends Backend> {
   readonly config: Config;
@@ -251,7 +253,7 @@ export class Controller<B extends Backend = Backend> {
     const { stateDir } = this.#config;
     let latched = false;
     try {
-      await onDisk(setLatch(stateDir, { time: new Date().toISOString(), by, reason }));
+      await onDisk(setLatch(stateDir, { time: new Date().toISOString(), by, reason }), LATCH_MS);
       latched = true;
       this.#log.warn('Latched: the service will not start before "master-agent unlatch"');
     } catch (error) {
@@ -397,8 +399,8 @@ export class Controller<B extends Backend = Backend> {
 }
 
 /** @throws Error when the disk does not answer in time, or what the write has failed with */
-async function onDisk(written: Promise<void>): Promise<void> {
-  if (!(await within(STATE_FILE_MS, written))) throw new Error('the disk does not answer');
+async function onDisk(written: Promise<void>, ms = STATE_FILE_MS): Promise<void> {
+  if (!(await within(ms, written))) throw new Error('the disk does not answer');
 }
 
 /** What `stopped` resolves with after a failed start. No file holds it, because the run never began. */
