@@ -360,7 +360,7 @@ function parse(
   mistakes: string[] = [],
 ): Config {
   const settings = Object.entries(SETTINGS) as [SettingName, Setting<unknown>][];
-  const parsed = settings.map(([key, rules]) => {
+  const parsed = settings.map(([key, rules]): [SettingName, unknown] => {
     const text = read(rules, key) || rules.fallback;
     const value = text === '' ? undefined : rules.parse(text);
     if (text !== '' && value === undefined) {
@@ -374,9 +374,19 @@ function parse(
     const [token, file] = [told(adminToken, 'adminToken'), told(adminTokenFile, 'adminTokenFile')];
     mistakes.push(`${token}: want it unset when ${file} is set, got both`);
   }
-  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  // Workers share these limits out, and one of them that may have nothing would serve nobody.
   // The table above is what this object was made from, so it has the table's shape.
-  return Object.fromEntries(parsed) as Config;
+  const values = Object.fromEntries(parsed) as Partial<Config>;
+  const { workers = 0 } = values;
+  for (const key of ['maxInFlight', 'maxConnections'] as const) {
+    const limit = values[key] ?? 0;
+    if (limit > 0 && limit < workers) {
+      const [name, other] = [told(SETTINGS[key], key), told(SETTINGS.workers, 'workers')];
+      mistakes.push(`${name}: want 0, or at least 1 for each worker (${other}=${workers}), got "${limit}"`);
+    }
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return values as Config;
 }
 
 /** What the controller's own process holds: new workers cannot change it. */

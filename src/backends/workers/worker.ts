@@ -49,9 +49,8 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
 /** Limits that are set for the whole service, and counted by each worker for itself, are split between them. */
 function shareOf(config: Config, slot: number): Config {
   const share = (limit: number): number => {
-    if (limit === 0) return 0;
     const more = slot < limit % config.workers ? 1 : 0;
-    return Math.max(1, Math.floor(limit / config.workers) + more);
+    return Math.floor(limit / config.workers) + more;
   };
   return {
     ...config,
