@@ -32,7 +32,13 @@ export interface ServerContext {
   readonly inFlight: InFlight;
   readonly log: Logger;
   /** Remembers each request where it can be read when this process no longer answers. */
-  readonly recorder?: { begin(request: Pick<Exchange, 'id' | 'method' | 'path'>): () => void } | undefined;
+  readonly recorder?:
+    | {
+        /** @returns the request's place, for `end` */
+        begin(request: Pick<Exchange, 'number' | 'method' | 'url' | 'startedMs'>): number;
+        end(place: number): void;
+      }
+    | undefined;
 }
 
 /** Of the handler's own fields in the audit log. */
@@ -45,7 +51,7 @@ const MOST_STRAY_CHARACTERS = 200;
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
 // Random enough that ids of two runs, or of two workers, do not meet in one log.
-const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
+export const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
 
 const NONE: readonly string[] = [];
@@ -62,10 +68,13 @@ export class Exchange implements Context {
   readonly startedMs = performance.now();
   /** The client's address. */
   readonly client: string;
+  /** From 1 on, in this process. */
+  readonly number: number;
   /** The one behind it on its connection; set by that. */
   next: Exchange | undefined = undefined;
   readonly #context: ServerContext;
-  readonly #forget: (() => void) | undefined;
+  /** Where the recorder remembers it, if there is one. */
+  readonly #place: number;
   #state: State = 'open';
   #route: Route | Route<UpgradeHandler> | undefined;
   #values: readonly string[] = NONE;
@@ -88,15 +97,14 @@ export class Exchange implements Context {
     this.method = request.method ?? '';
     this.url = request.url ?? '';
     this.client = client;
+    serial += 1;
+    this.number = serial;
     this.#context = context;
-    this.#forget = context.recorder?.begin(this);
+    this.#place = context.recorder === undefined ? 0 : context.recorder.begin(this);
   }
 
   get id(): string {
-    if (this.#id === undefined) {
-      serial += 1;
-      this.#id = `${RUN}-${serial.toString(36)}`;
-    }
+    this.#id ??= `${RUN}-${this.number.toString(36)}`;
     return this.#id;
   }
 
@@ -256,7 +264,7 @@ export class Exchange implements Context {
     this.#state = 'ended';
     if (outcome === 'aborted') this.#gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, this.ageMs);
-    this.#forget?.();
+    this.#context.recorder?.end(this.#place);
     this.#context.inFlight.leave();
     return outcome;
   }

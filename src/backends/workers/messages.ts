@@ -10,8 +10,8 @@ import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 
 /** Tells a process that it is a worker, and which of them: from 0 on. */
 export const WORKER_VARIABLE = 'MASTER_AGENT_WORKER';
-/** The descriptor on which a worker's flight recorder writes. */
-export const RECORDER_FD = 4;
+/** A worker's descriptor of the file that says what it has in flight. */
+export const FLIGHT_FD = 4;
 /** How often a worker shows that its loop turns. */
 export const BEAT_MS = 1_000;
 

@@ -2,12 +2,14 @@ import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import type { Config } from '../../config/settings.ts';
+import { completedLately } from '../../audit/completed.ts';
+import { auditFile, type Config } from '../../config/settings.ts';
 import type { CloseLimits, Host } from '../../control/backend.ts';
 import { FLUSH_MS } from '../../control/stop-budget.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import { aborted, within } from '../../platform/deadline.ts';
 import { Balancer } from './balancer.ts';
+import { RECORD_MS } from './flight-recorder.ts';
 import { BEAT_MS, WORKER_VARIABLE } from './messages.ts';
 import { backOff, type Plan, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
@@ -89,15 +91,18 @@ export class WorkerPool {
     return startGeneration(this.#spawner, plan);
   }
 
-  #spawn({ generation, variables }: Plan, slot: number): WorkerHandle {
+  #spawn({ generation, variables, config }: Plan, slot: number): WorkerHandle {
+    const file = auditFile(config);
     const worker = new WorkerHandle(
       generation,
       { ...variables, [WORKER_VARIABLE]: String(slot) },
+      config.stateDir,
       {
         admin: (request) => this.#host.admin.ask(request),
         auditLost: (error) => this.#host.auditLost(error),
         crashed: (broken) => this.#crashed(broken),
         cut: (requests) => this.#host.cut(requests),
+        completed: async (idsBegin) => (file === undefined ? new Set() : completedLately(file, idsBegin)),
         returned: (sockets) => {
           for (const socket of sockets) this.hand(socket);
         },
@@ -149,7 +154,8 @@ export class WorkerPool {
 
   /** Has a worker stop its application and leave. */
   async close(worker: WorkerHandle, limits: CloseLimits): Promise<void> {
-    if (worker.state !== 'gone' && !(await worker.close(limits)))
+    if (worker.state === 'gone') await worker.ended;
+    else if (!(await worker.close(limits)))
       this.#log.error(`Worker ${worker.pid} did not leave and was killed`);
   }
 
@@ -233,12 +239,27 @@ export class WorkerPool {
   #ended(worker: WorkerHandle, was: WorkerState): void {
     this.#all.delete(worker);
     const { pid, end, lost, heardMs } = worker;
-    if (worker.status !== undefined) this.departed = addDeparted(this.departed, worker.status, lost);
+    const count = lost.requests.length + lost.unnamed;
+    if (worker.status !== undefined) this.departed = addDeparted(this.departed, worker.status, count);
     if (worker.closed === undefined && worker.readyMs !== undefined) {
       // It can no longer put on record what was lost with it.
-      this.#audit?.record('worker_end', { pid, end, heard_ms_ago: Math.round(performance.now() - heardMs) });
-      for (const { reason: _, ...request } of lost) this.#audit?.record('cut', { pid, ...request });
-      if (was !== 'cut') this.#host.cut(lost);
+      this.#audit?.record('worker_end', {
+        pid,
+        end,
+        heard_ms_ago: Math.round(performance.now() - heardMs),
+        in_flight: count,
+        unnamed: lost.unnamed,
+        // What came in its last moments is in no file.
+        unseen_ms: RECORD_MS,
+      });
+      for (const { reason: _, ...request } of lost.requests) this.#audit?.record('cut', { pid, ...request });
+      if (was !== 'cut') {
+        const more = lost.unnamed > 0 ? `, ${lost.unnamed} of them not named` : '';
+        this.#log.warn(
+          `Worker ${pid} had ${count} requests in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
+        );
+        this.#host.cut(lost.requests);
+      }
     }
     this.#host.changed();
     if (this.#stopping || was !== 'serving' || !this.#serving.includes(worker)) return;

@@ -15,6 +15,7 @@ import { within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
+import { RUN } from '../../server/exchange.ts';
 import { InProcess } from '../in-process/in-process.ts';
 import { FlightRecorder } from './flight-recorder.ts';
 import { HandedListener } from './handed-listener.ts';
@@ -22,9 +23,9 @@ import {
   BEAT_MS,
   type CallName,
   type Calls,
+  FLIGHT_FD,
   type FromWorker,
   type OrderMessage,
-  RECORDER_FD,
   type ToWorker,
   WORKER_VARIABLE,
 } from './messages.ts';
@@ -87,7 +88,8 @@ class Worker {
       changed: () => undefined,
     };
     const recorder = new FlightRecorder({
-      fd: RECORDER_FD,
+      fd: FLIGHT_FD,
+      run: RUN,
       controller: process.ppid,
       orphanedMs: config.shutdownTimeoutMs + FLUSH_MS,
       failed: (error) => log.error({ err: error }, 'What is in flight is not recorded any more'),

@@ -87,11 +87,12 @@ export class Workers implements Backend {
     const { departed, replaced } = this.#pool;
     const sum = (pick: (status: BackendStatus) => number): number =>
       statuses.reduce((total, status) => total + pick(status), 0);
-    const oldest = all.flatMap(({ inFlight }) => inFlight).sort((a, b) => b.age_ms - a.age_ms);
+    const inFlight = all.map((worker) => worker.inFlight);
+    const oldest = inFlight.flatMap(({ oldest }) => oldest).sort((a, b) => b.age_ms - a.age_ms);
     return {
       generation: this.generation,
       in_flight: {
-        count: all.reduce((total, { inFlightCount }) => total + inFlightCount, 0),
+        count: inFlight.reduce((total, { count }) => total + count, 0),
         oldest: oldest.slice(0, OLDEST),
       },
       connections: {
@@ -102,11 +103,11 @@ export class Workers implements Backend {
       tallies: sumTallies([...departed.tallies, ...statuses.flatMap(({ tallies }) => tallies)]),
       cut: departed.cut + sum(({ cut }) => cut),
       event_loop: latestLoop(statuses),
-      workers: all.map((worker) => ({
+      workers: all.map((worker, index) => ({
         pid: worker.pid,
         generation: worker.generation,
         state: worker.state === 'starting' || worker.state === 'serving' ? worker.state : 'retiring',
-        in_flight: worker.inFlightCount,
+        in_flight: inFlight[index]?.count ?? 0,
         connections: worker.status?.connections.open ?? 0,
         heard_ms_ago: Math.round(performance.now() - worker.heardMs),
       })),
