@@ -42,8 +42,12 @@ export class ServerProcess {
   }
 
   /** Starts a server that a file of `bench/servers` makes. */
-  static peer(name: string, file: string): Promise<ServerProcess> {
-    return new ServerProcess(name, [join(ROOT, 'bench/servers/listen.mjs'), file], {}).#ready();
+  static peer(
+    name: string,
+    file: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ServerProcess> {
+    return new ServerProcess(name, [join(ROOT, 'bench/servers/listen.mjs'), file], env).#ready();
   }
 
   /** Starts our service from `dist`, with its ops server open and its log on, around an application. */
@@ -64,11 +68,14 @@ export class ServerProcess {
 
   /** CPU time of all its threads so far, in seconds: the scheduler's own count, in ns, not the clock ticks of `stat`. */
   get cpuSeconds(): number {
-    const tasks = `/proc/${this.pid}/task`;
-    const nanos = readdirSync(tasks).map((task) =>
-      Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]),
-    );
-    return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
+    return cpuSecondsOf(this.pid);
+  }
+
+  /** The same, with that of the processes it has started. */
+  get cpuSecondsOfAll(): number {
+    const children = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'latin1').trim();
+    const all = children === '' ? [] : children.split(' ').map(Number);
+    return all.reduce((sum, pid) => sum + cpuSecondsOf(pid), this.cpuSeconds);
   }
 
   /** Resolves when it has logged a line that contains `text`. @throws Error when it ends without */
@@ -104,4 +111,12 @@ export class ServerProcess {
     const { code } = await this.exited;
     throw new Error(`${this.name} ended with ${code} before ${before}:\n${this.lines.join('\n')}`);
   }
+}
+
+function cpuSecondsOf(pid: number): number {
+  const tasks = `/proc/${pid}/task`;
+  const nanos = readdirSync(tasks).map((task) =>
+    Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]),
+  );
+  return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
 }

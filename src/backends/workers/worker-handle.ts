@@ -1,4 +1,4 @@
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, type SendHandle } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/backend.ts';
@@ -168,20 +168,21 @@ export class WorkerHandle {
     closeSync(fd);
   }
 
-  tell(message: ToWorker): void {
-    if (this.#child.connected) this.#child.send(message, () => undefined);
+  tell(message: ToWorker, handle?: SendHandle): void {
+    if (this.#child.connected) this.#child.send(message, handle, {}, () => undefined);
   }
 
   /** Calls the worker's backend. Resolves to undefined when the worker is gone instead. */
   #call<N extends CallName>(
     name: N,
     argument: Calls[N]['argument'],
+    handle?: SendHandle,
   ): Promise<Calls[N]['result'] | undefined> {
     if (!this.alive || !this.#child.connected) return Promise.resolve(undefined);
     this.#serial += 1;
     const answer = deferred<unknown>();
     this.#calls.set(this.#serial, answer);
-    this.tell({ type: 'call', id: this.#serial, name, argument });
+    this.tell({ type: 'call', id: this.#serial, name, argument }, handle);
     // Whatever it answers is of the type that belongs to the name: both are one program.
     return answer.promise as Promise<Calls[N]['result'] | undefined>;
   }
@@ -189,6 +190,16 @@ export class WorkerHandle {
   /** Resolves when what it has in flight and has counted is fresh, or it is gone. */
   async refresh(): Promise<void> {
     if (this.#hasServed) await this.#call('status', undefined);
+  }
+
+  /** Has it accept from a socket that is held here. @returns undefined when it is gone instead */
+  listen(handle: SendHandle): Promise<Calls['listen']['result'] | undefined> {
+    return this.#call('listen', undefined, handle);
+  }
+
+  /** Resolves when it takes no connection any more, or does not answer soon. */
+  async stopAccepting(): Promise<void> {
+    await within(COUNT_MS, this.#call('stopAccepting', undefined));
   }
 
   async retire(): Promise<void> {

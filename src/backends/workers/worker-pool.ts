@@ -6,11 +6,14 @@ import { completedLately } from '../../audit/completed.ts';
 import { auditFile, type Config } from '../../config/settings.ts';
 import type { CloseLimits, Host } from '../../control/backend.ts';
 import { FLUSH_MS } from '../../control/stop-budget.ts';
+import { ExitCode, StartError } from '../../exit-code.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
-import { aborted, within } from '../../platform/deadline.ts';
+import { aborted, seconds, within } from '../../platform/deadline.ts';
+import { deferred } from '../../platform/deferred.ts';
+import type { HeldSocket } from '../../platform/listen.ts';
 import { Balancer } from './balancer.ts';
 import { RECORD_MS } from './flight-recorder.ts';
-import { BEAT_MS, WORKER_VARIABLE } from './messages.ts';
+import { BEAT_MS, type Calls, WORKER_VARIABLE } from './messages.ts';
 import { backOff, type Plan, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
 import { WorkerHandle, type WorkerState } from './worker-handle.ts';
@@ -19,6 +22,8 @@ import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 const SETTLED_MS = 10_000;
 /** The longest that idle connections may keep a retired worker. */
 const LONGEST_LINGER_MS = 90_000;
+/** How long workers may take to listen before those that did so far are told to leave. */
+const LISTEN_MS = 2_000;
 /** How long workers may take to answer when somebody asks for figures. */
 const ANSWER_MS = 500;
 /** How long the system may take to end processes that were killed. */
@@ -36,6 +41,10 @@ export class WorkerPool {
   readonly #balancer: Balancer;
   readonly #spawner: Spawner;
   readonly #stop = new AbortController();
+  /** A socket that those that serve listen on themselves; without one they are handed what is accepted here. */
+  #socket: HeldSocket | undefined;
+  /** Where the first one that listens on it does so, or why it cannot. */
+  readonly #listening = deferred<Calls['listen']['result']>();
   /** What those that serve were made from. */
   #plan: Plan | undefined;
   #failures = 0;
@@ -115,15 +124,51 @@ export class WorkerPool {
     return worker;
   }
 
-  /** From now on these serve; those that did so far retire. */
-  activate(workers: WorkerHandle[], plan: Plan): void {
+  /**
+   * Has those that serve listen on a socket that is held here.
+   * @returns where, or the code of the system's error
+   * @throws StartError when none does in time
+   */
+  async listen(socket: HeldSocket, timeoutMs: number): Promise<Calls['listen']['result']> {
+    this.#socket = socket;
+    for (const worker of this.#serving) void this.#listen(worker);
+    let result: Calls['listen']['result'] | undefined;
+    const listening = this.#listening.promise.then((first) => {
+      result = first;
+    });
+    // One that has died meanwhile is replaced.
+    await within(timeoutMs, Promise.race([listening, aborted(this.#stop.signal)]));
+    if (result !== undefined) return result;
+    if (this.#stopping) throw new StartError('the service is stopping', ExitCode.Ok);
+    throw new StartError(`no worker listened after ${seconds(timeoutMs)}s`, ExitCode.Internal);
+  }
+
+  async #listen(worker: WorkerHandle): Promise<void> {
+    if (this.#socket === undefined) return;
+    const result = await worker.listen(this.#socket.handle);
+    if (result !== undefined) this.#listening.resolve(result);
+  }
+
+  /** Lets go of that socket. What listens on it already goes on. */
+  takeSocket(): HeldSocket | undefined {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    return socket;
+  }
+
+  /** From now on these serve; those that did so far retire. Resolves when what comes goes to the new ones alone. */
+  async activate(workers: WorkerHandle[], plan: Plan): Promise<void> {
     const old = this.#serving;
     this.#plan = plan;
     this.#failures = 0;
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
     this.#serving = workers;
-    for (const worker of old) if (worker.state === 'serving') void this.#retire(worker, plan.config);
     this.#balancer.giveWaiting();
+    // What comes between is taken by either.
+    await within(LISTEN_MS, Promise.all(workers.map((worker) => this.#listen(worker))));
+    const leaving = old.filter(({ state }) => state === 'serving');
+    await Promise.all(leaving.map((worker) => worker.stopAccepting()));
+    for (const worker of leaving) if (worker.state === 'serving') void this.#retire(worker, plan.config);
     // One may have died, or broken, while the others became ready.
     for (const worker of workers) if (!worker.isReady) this.#replaceFailed(worker);
   }
@@ -291,6 +336,7 @@ export class WorkerPool {
       }
       if (worker !== undefined) {
         this.#serving[slot] = worker;
+        void this.#listen(worker);
         this.#log.info(`Worker ${worker.pid} serves in place of the one that has ended`);
         this.#balancer.giveWaiting();
         if (!worker.isReady) this.#replaceFailed(worker);

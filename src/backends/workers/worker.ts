@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../../audit/audit-log.ts';
 import { openAudit } from '../../audit/open-audit.ts';
@@ -103,7 +103,7 @@ class Worker {
   }
 
   async run(signals: SignalTrap): Promise<ExitCode> {
-    process.on('message', (message: ToWorker, socket: Socket | undefined) => this.#hear(message, socket));
+    process.on('message', (message: ToWorker, handle: unknown) => this.#hear(message, handle));
     process.once('disconnect', () => void this.#leaveAlone());
     signals.deliverTo({
       // A terminal or a service manager may signal the whole group; the controller decides for all.
@@ -135,16 +135,16 @@ class Worker {
     return exitCode;
   }
 
-  #hear(message: ToWorker, socket: Socket | undefined): void {
+  #hear(message: ToWorker, handle: unknown): void {
     switch (message.type) {
       case 'connection':
         // Told before a byte is read: what was not taken can still be given to somebody else.
         tell({ type: 'taken', number: message.number });
         // It may have been closed while it was on its way.
-        if (socket !== undefined) this.#listener.take(socket);
+        if (handle instanceof Socket) this.#listener.take(handle);
         return;
       case 'call':
-        void this.#answer(message);
+        void this.#answer(message, handle);
         return;
       case 'stop ordered':
         this.#lifecycle.orderStop(orderOf(message.order));
@@ -163,9 +163,17 @@ class Worker {
 
   /** What the controller calls for, by name. */
   readonly #calls: {
-    readonly [N in CallName]: (argument: Calls[N]['argument']) => Promise<Calls[N]['result']>;
+    readonly [N in CallName]: (
+      argument: Calls[N]['argument'],
+      handle: unknown,
+    ) => Promise<Calls[N]['result']>;
   } = {
     status: async () => this.#backend.status(),
+    listen: (_, handle) => this.#listen(handle),
+    stopAccepting: async () => {
+      this.#listener.close();
+      return undefined;
+    },
     retire: async () => {
       await this.#backend.retire();
       return undefined;
@@ -176,19 +184,30 @@ class Worker {
       return undefined;
     },
     cut: () => this.#backend.cut(),
-    release: () => this.#backend.release(),
+    release: () => this.#backend.drainAcceptQueue(),
     close: (limits) => {
       this.#closing ??= this.#close(limits);
       return this.#closing;
     },
   };
 
-  async #answer({ id, name, argument }: { id: number; name: CallName; argument: unknown }): Promise<void> {
+  async #answer(
+    { id, name, argument }: { id: number; name: CallName; argument: unknown },
+    handle: unknown,
+  ): Promise<void> {
     // The argument belongs to the name: both ends of the channel are one program.
-    const call = this.#calls[name] as (argument: unknown) => Promise<unknown>;
-    const result = await call(argument);
+    const call = this.#calls[name] as (argument: unknown, handle: unknown) => Promise<unknown>;
+    const result = await call(argument, handle);
     await told({ type: 'result', id, result, status: this.#backend.status() });
     if (name === 'close') this.#left.resolve((result as Closed).exitCode);
+  }
+
+  async #listen(handle: unknown): Promise<Calls['listen']['result']> {
+    try {
+      return { where: await this.#listener.listen(handle) };
+    } catch (error) {
+      return { code: error instanceof Error && 'code' in error ? String(error.code) : messageOf(error) };
+    }
   }
 
   #lock(order: StopOrder): Promise<number> {
