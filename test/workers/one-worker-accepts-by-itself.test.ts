@@ -43,6 +43,22 @@ t.test('where Node cannot hold a socket for others, the controller accepts', asy
   t.strictSame(await service.exited, { code: 0, signal: null });
 });
 
+t.test(
+  'when the controller is gone, the address is free at once, and what is in flight is answered',
+  async (t) => {
+    const pool = await WorkersService.running(t, { workers: 1 });
+    const held = (await pool.connect()).get('/hold/a');
+    await pool.service.line('holding a');
+    pool.service.signal('SIGKILL');
+    await pool.service.line('The controller is gone');
+    const next = createServer().listen(pool.port, '127.0.0.1');
+    await once(next, 'listening');
+    next.close();
+    pool.open('a');
+    t.equal((await held.response()).status, 200);
+  },
+);
+
 t.test('a reload to two workers, and back to one, loses nothing', async (t) => {
   const pool = await WorkersService.running(t, { env: { WORKERS: undefined }, dotenv: 'WORKERS=1\n' });
   const { service, port } = pool;

@@ -240,9 +240,10 @@ export class WorkerHandle {
     this.state = 'cut';
     this.kill();
     await within(REAP_MS, this.ended);
-    const { requests, unnamed } = this.lost;
-    // What blocks it is at least one piece of work.
-    return { requests, unnamed: Math.max(unnamed, requests.length === 0 ? 1 : 0), blocked: true };
+    const { requests } = this.lost;
+    // What blocks it is at least one piece of work; what the application holds is in no note.
+    const count = Math.max(requests.length + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
+    return { requests, unnamed: count - requests.length, blocked: true };
   }
 
   hold(): void {

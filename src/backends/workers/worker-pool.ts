@@ -164,13 +164,13 @@ export class WorkerPool {
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
     this.#serving = workers;
     this.#balancer.giveWaiting();
+    // One may have died, or broken, while the others became ready.
+    for (const worker of workers) if (!worker.isReady) this.#replaceFailed(worker);
     // What comes between is taken by either.
     await within(LISTEN_MS, Promise.all(workers.map((worker) => this.#listen(worker))));
     const leaving = old.filter(({ state }) => state === 'serving');
     await Promise.all(leaving.map((worker) => worker.stopAccepting()));
     for (const worker of leaving) if (worker.state === 'serving') void this.#retire(worker, plan.config);
-    // One may have died, or broken, while the others became ready.
-    for (const worker of workers) if (!worker.isReady) this.#replaceFailed(worker);
   }
 
   async #retire(worker: WorkerHandle, { keepAliveTimeoutMs, shutdownTimeoutMs }: Config): Promise<void> {

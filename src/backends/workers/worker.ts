@@ -283,6 +283,8 @@ class Worker {
     this.#questions.clear();
     // What the controller's last word has begun ends by itself.
     if (this.#closing !== undefined) return;
+    // The address is free for the service that comes next.
+    this.#listener.close();
     this.#log.error('The controller is gone: leaving as soon as what is in flight is done');
     this.#orphanCut = [];
     const never = new Promise<void>(() => undefined);
