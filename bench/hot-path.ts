@@ -9,7 +9,7 @@
 import { once } from 'node:events';
 import { IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, Socket } from 'node:net';
-import { availableParallelism, loadavg } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
@@ -42,6 +42,12 @@ const { RequestAudit } =
   await load<typeof import('../src/server/request-audit.ts')>('server/request-audit.js');
 const { Router } = await load<typeof import('../src/server/router.ts')>('server/router.js');
 const { Tally } = await load<typeof import('../src/server/tally.ts')>('server/tally.js');
+const { FlightRecorder } = await load<typeof import('../src/backends/workers/flight-recorder.ts')>(
+  'backends/workers/flight-recorder.js',
+);
+const { openFlightFile } = await load<typeof import('../src/backends/workers/flight-record.ts')>(
+  'backends/workers/flight-record.js',
+);
 const { Lifecycle } = await load<typeof import('../src/lifecycle/lifecycle.ts')>('lifecycle/lifecycle.js');
 const { completeConfig } = await load<typeof import('../src/config/settings.ts')>('config/settings.js');
 const { createLogger } = await load<typeof import('../src/platform/logger.ts')>('platform/logger.js');
@@ -77,6 +83,14 @@ const response = await answeredResponse(request);
 const route = router.match('GET', '/orders');
 if (route.kind !== 'route') throw new Error('want a route');
 const tally = new Tally();
+/** What only a worker has. */
+const recorder = new FlightRecorder({
+  ...{ fd: openFlightFile(tmpdir()), run: 'bench', controller: process.ppid },
+  orphanedMs: Number.POSITIVE_INFINITY,
+  failed: (error) => {
+    throw error;
+  },
+});
 /** Keeps the optimiser from dropping what nobody reads. */
 const kept: { value: unknown } = { value: undefined };
 
@@ -112,6 +126,12 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
       exchange.run(route, response);
       inFlight.add();
       exchange.end();
+    }
+  },
+  'flight recorder: begin, end': (times) => {
+    for (let n = 0; n < times; n += 1) {
+      const url = targets.fixed[n] as string;
+      recorder.end(recorder.begin({ number: n + 1, method: 'GET', url, startedMs: n }));
     }
   },
   'tally: count': (times) => {

@@ -249,9 +249,19 @@ function parse(
     const [inline, file] = tokens.map(titleOf);
     mistakes.push(`${inline}: want it unset when ${file} is set, got both`);
   }
-  if (mistakes.length > 0) throw new ConfigError(mistakes);
   // Made from the table, so it has the table's shape.
-  return Object.fromEntries(values) as Config;
+  const config = Object.fromEntries(values) as Config;
+  // Workers share these limits out, and one of them that may have nothing would serve nobody.
+  for (const setting of SETTINGS.filter(({ key }) => key === 'maxInFlight' || key === 'maxConnections')) {
+    const limit = Number(config[setting.key] ?? 0);
+    const workers = SETTINGS.find(({ key }) => key === 'workers');
+    if (workers !== undefined && limit > 0 && limit < config.workers) {
+      const each = `at least 1 for each worker (${titleOf(workers)}=${config.workers})`;
+      mistakes.push(`${titleOf(setting)}: want 0, or ${each}, got "${limit}"`);
+    }
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return config;
 }
 
 /**

@@ -1,5 +1,8 @@
+import type { SendHandle } from 'node:child_process';
+import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
+import net, { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
+import { getSystemErrorName } from 'node:util';
 import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
 import { within } from './deadline.ts';
@@ -32,9 +35,7 @@ export async function listenOnHanded(server: Server, fd: number): Promise<void> 
     server.listen({ fd });
     await listening;
   } catch (error) {
-    throw new ConfigError([
-      `LISTEN_FDS: want a listening socket as descriptor ${fd}, got: ${messageOf(error)}`,
-    ]);
+    throw new ConfigError([unlistenableHanded(fd, error)]);
   }
 }
 
@@ -87,6 +88,62 @@ async function isListening(host: string, port: number): Promise<boolean> {
   }
 }
 
+/** A bound socket on which other processes listen: this one holds it, and takes no connection from it. */
+export interface HeldSocket {
+  /** To be sent to a process that then listens on it. */
+  readonly handle: SendHandle;
+  close(): void;
+}
+
+/**
+ * Binds the address, or takes the socket that was handed over, without listening. node:cluster holds the sockets of its
+ * workers in this way, which is not documented: undefined where Node has it no longer, and then a process has to accept
+ * for the others.
+ * @throws ConfigError as `listen` and `listenOnHanded` do
+ */
+export async function holdSocket(host: string, port: number): Promise<HeldSocket | undefined> {
+  const create: unknown = Reflect.get(net, '_createServerHandle');
+  if (typeof create !== 'function') return undefined;
+  const fd = handedSocket();
+  try {
+    const address = fd === undefined ? await lookup(host) : undefined;
+    const handle: unknown =
+      address === undefined ? create(null, 0, 4, fd) : create(address.address, port, address.family);
+    if (typeof handle === 'number') throw systemError(getSystemErrorName(handle));
+    if (!isBoundHandle(handle)) return undefined;
+    // That the address is taken is not told at once, and who then listens does so on any port.
+    const bound = { port: 0 };
+    const result = handle.getsockname(bound);
+    if (result === 0 && (fd !== undefined || port === 0 || bound.port === port))
+      return { handle, close: () => handle.close() };
+    handle.close();
+    throw systemError(result === 0 ? 'EADDRINUSE' : getSystemErrorName(result));
+  } catch (error) {
+    throw heldError(error, host, port);
+  }
+}
+
+/** `send` takes such a handle; its type leaves out what is not documented. */
+type BoundHandle = SendHandle & { getsockname(out: { port: number }): number; close(): void };
+
+function isBoundHandle(handle: unknown): handle is BoundHandle {
+  if (typeof handle !== 'object' || handle === null) return false;
+  return ['getsockname', 'close'].every((name) => typeof Reflect.get(handle, name) === 'function');
+}
+
+/** Why a process cannot listen on a held socket. */
+export function heldError(error: unknown, host: string, port: number): ConfigError {
+  const fd = handedSocket();
+  const line =
+    fd === undefined ? unlistenable(error, host, port, SERVICE_ADDRESS) : unlistenableHanded(fd, error);
+  return new ConfigError([line], { cause: error });
+}
+
+/** An error of the system that is known by its code alone. */
+export function systemError(code: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(code), { code });
+}
+
 export function addressOf(server: Server): AddressInfo | null {
   const address = server.address();
   return typeof address === 'object' ? address : null;
@@ -107,6 +164,10 @@ function unlistenable(error: unknown, host: string, port: number, names: Address
     return `${names.host}: want an address of this machine, ${got} (${error.code})`;
   }
   return `${names.host}, ${names.port}: cannot listen on ${host}:${port}: ${messageOf(error)}`;
+}
+
+function unlistenableHanded(fd: number, error: unknown): string {
+  return `LISTEN_FDS: want a listening socket as descriptor ${fd}, got: ${messageOf(error)}`;
 }
 
 function taken(host: string, port: number, names: AddressSettings): string {

@@ -33,7 +33,13 @@ export interface ServerContext {
   readonly inFlight: InFlight;
   readonly log: Logger;
   /** Remembers each request where it can be read when this process no longer answers. */
-  readonly recorder?: { begin(request: Pick<Exchange, 'id' | 'method' | 'path'>): () => void } | undefined;
+  readonly recorder?:
+    | {
+        /** @returns the request's place, for `end` */
+        begin(request: Pick<Exchange, 'number' | 'method' | 'url' | 'startedMs'>): number;
+        end(place: number): void;
+      }
+    | undefined;
 }
 
 /** What only some exchanges need. Few fields make an exchange cheap. */
@@ -44,8 +50,6 @@ interface Extras {
   query?: URLSearchParams;
   fields?: Readonly<Record<string, unknown>>;
   fieldsText?: string;
-  /** Tells the recorder that it is over. */
-  forget?: () => void;
 }
 
 /** Of the handler's own fields in the audit log. */
@@ -58,7 +62,7 @@ const MOST_STRAY_CHARACTERS = 200;
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
 // Random enough that ids of two runs, or of two workers, do not meet in one log.
-const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
+export const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
 let serial = 0;
 
 /** One admitted request, from admission until its response is closed. */
@@ -73,9 +77,13 @@ export class Exchange implements Context {
   readonly startedMs = performance.now();
   /** The client's address. */
   readonly client: string;
+  /** From 1 on, in this process. */
+  readonly number: number;
   /** The one behind it on its connection; set by that. */
   next: Exchange | undefined = undefined;
   readonly #context: ServerContext;
+  /** Where the recorder remembers it, if there is one. */
+  readonly #place: number;
   #state: State = 'open';
   #match: RouteMatch | RouteMatch<UpgradeHandler> | undefined = undefined;
   #id: string | undefined = undefined;
@@ -92,8 +100,10 @@ export class Exchange implements Context {
     this.method = request.method ?? '';
     this.url = request.url ?? '';
     this.client = client;
+    serial += 1;
+    this.number = serial;
     this.#context = context;
-    if (context.recorder !== undefined) this.#made.forget = context.recorder.begin(this);
+    this.#place = context.recorder === undefined ? 0 : context.recorder.begin(this);
   }
 
   get #made(): Extras {
@@ -106,10 +116,7 @@ export class Exchange implements Context {
   }
 
   get id(): string {
-    if (this.#id === undefined) {
-      serial += 1;
-      this.#id = `${RUN}-${serial.toString(36)}`;
-    }
+    this.#id ??= `${RUN}-${this.number.toString(36)}`;
     return this.#id;
   }
 
@@ -270,7 +277,7 @@ export class Exchange implements Context {
     this.#state = 'ended';
     if (outcome === 'aborted') this.#extras?.gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, nowMs - this.startedMs);
-    this.#extras?.forget?.();
+    this.#context.recorder?.end(this.#place);
     this.#context.inFlight.leave();
     return outcome;
   }

@@ -70,7 +70,6 @@ const WALL_CLOCK: Readonly<Record<string, string>> = {
   'server/exchange.ts': 'the time of a record',
   'ops/status.ts': 'the deadline as a time, for people',
   'ops/history.ts': 'when a second of the history was, for people',
-  'backends/workers/flight-recorder.ts': 'when a request began, for another process to read',
   'control/reloads.ts': 'when a reload began, in its outcome',
   'cli/reload.ts': 'compared with the outcome that another process has written',
 };

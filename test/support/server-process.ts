@@ -101,9 +101,13 @@ export class ServerProcess {
   }
 
   /** Starts a server that a file of `bench/servers` makes. */
-  static peer(name: string, file: string): Promise<ServerProcess> {
+  static peer(
+    name: string,
+    file: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ServerProcess> {
     const args = [join(ROOT, 'bench/servers/listen.mjs'), file];
-    return ServerProcess.serving(process.execPath, args, { env: { NODE_ENV: 'production' } }, name);
+    return ServerProcess.serving(process.execPath, args, { env: { NODE_ENV: 'production', ...env } }, name);
   }
 
   /** Starts our service from `dist`, with its ops server open and its log on, around an application. */
@@ -130,11 +134,14 @@ export class ServerProcess {
 
   /** CPU time of all its threads so far, in seconds: the scheduler's own count, in ns, not the clock ticks of `stat`. */
   get cpuSeconds(): number {
-    const tasks = `/proc/${this.pid}/task`;
-    const nanos = readdirSync(tasks).map((task) =>
-      Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]),
-    );
-    return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
+    return cpuSecondsOf(this.pid);
+  }
+
+  /** The same, with that of the processes it has started. */
+  get cpuSecondsOfAll(): number {
+    const children = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'latin1').trim();
+    const all = children === '' ? [] : children.split(' ').map(Number);
+    return all.reduce((sum, pid) => sum + cpuSecondsOf(pid), this.cpuSeconds);
   }
 
   /** Comes back when it has said that it accepts requests, and where. */
@@ -213,4 +220,12 @@ export class ServerProcess {
     this.#waiting.clear();
     for (const wake of waiting) wake();
   }
+}
+
+function cpuSecondsOf(pid: number): number {
+  const tasks = `/proc/${pid}/task`;
+  const nanos = readdirSync(tasks).map((task) =>
+    Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ', 1)[0]),
+  );
+  return nanos.reduce((sum, one) => sum + one, 0) / 1e9;
 }

@@ -193,6 +193,21 @@ t.test('an empty value counts as unset, also one of blanks', async (t) => {
   }
 });
 
+t.test('a limit that workers share has something for each of them', async (t) => {
+  for (const name of ['MAX_IN_FLIGHT', 'MAX_CONNECTIONS']) {
+    t.strictSame(mistakesOf({ WORKERS: '4', [name]: '3' }), [
+      `${name}: want 0, or at least 1 for each worker (WORKERS=4), got "3"`,
+    ]);
+    for (const [workers, limit] of [
+      ['4', '4'],
+      ['4', '0'],
+      ['0', '3'],
+    ]) {
+      t.strictSame(mistakesOf({ WORKERS: workers, [name]: limit }), []);
+    }
+  }
+});
+
 t.test('all mistakes are reported at once', async (t) => {
   const mistakes = mistakesOf({
     PORT: 'x',

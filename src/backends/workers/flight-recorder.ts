@@ -1,63 +1,84 @@
+import { writeSync } from 'node:fs';
+import { METHODS } from 'node:http';
 import { Worker } from 'node:worker_threads';
+import type { ServerContext } from '../../server/exchange.ts';
+import { LAYOUT, machineMs } from './flight-record.ts';
 
-/** How long the loop may stand still before what is in flight is written down. */
-const STALL_MS = 500;
+/** How often the loop shows the other thread that it turns. */
 const BEAT_MS = 200;
-/** Requests that are remembered at most; while more are in flight the others go without a name. */
-const SLOTS = 512;
-/** When it was admitted, as wall-clock milliseconds; 0 for a free slot. Then the length of the text, then the text. */
-const LAYOUT = { slotBytes: 256, lengthAt: 8, textAt: 10 } as const;
+/** What the other thread waits for more before it writes: what is over by then costs no write at all. */
+export const RECORD_MS = 5;
+
+const SHORT_PATH = 64;
+
+/** Cells of shared memory. `IDLE` is 1 while the other thread waits to be woken. */
+export const CELLS = { idle: 0, unnamed: 1, beat: 2, count: 3 } as const;
+/** What a slot is: free, taken, or taken and in the file. */
+export const SLOT = { free: 0, taken: 1, inFile: 2 } as const;
 
 /** What the recorder's thread is given. */
 export interface RecorderData {
-  /** Shared with the main thread: a number that grows while its loop turns, and what is in flight. */
-  readonly beats: SharedArrayBuffer;
-  readonly slots: SharedArrayBuffer;
-  readonly layout: typeof LAYOUT;
-  readonly stallMs: number;
   readonly fd: number;
+  readonly cells: SharedArrayBuffer;
+  readonly states: SharedArrayBuffer;
+  readonly slots: SharedArrayBuffer;
+  readonly recordMs: number;
   readonly controller: number;
   readonly orphanedMs: number;
+  /** Constants, which a thread without a loader for TypeScript cannot import. */
+  readonly names: {
+    readonly LAYOUT: typeof LAYOUT;
+    readonly CELLS: typeof CELLS;
+    readonly SLOT: typeof SLOT;
+  };
 }
 
 export interface RecorderOptions {
-  /** Where the names are written. */
+  /** The file that the controller reads. */
   readonly fd: number;
-  /** The process that reads them. */
+  /** What this process's request ids begin with. */
+  readonly run: string;
+  /** The process that reads the file. */
   readonly controller: number;
   /** How long after the end of that process a loop that stands still is given to end its drain. */
   readonly orphanedMs: number;
-  /** Hears that the thread has ended: nothing is recorded any more. */
+  /** Hears that nothing is recorded any more. */
   readonly failed: (error: Error) => void;
 }
 
-/** What a record needs of a request. */
-export interface Recorded {
-  readonly id: string;
-  readonly method: string;
-  readonly path: string;
-}
+const METHOD_NUMBERS = new Map(METHODS.map((method, index) => [method, index]));
+const { slotBytes, lengthAt, methodAt, begunAt, pathAt, pathBytes } = LAYOUT;
 
 /**
- * Remembers what is in flight where another thread can read it. When the application blocks the event loop, nothing
- * in this thread runs any more: the other one then writes the names to the controller, which can say what it cut.
+ * Remembers what is in flight in shared memory, from where another thread copies it into the file: also while the
+ * application blocks this one. A request that is in the file is struck out here, at its end, so that the file never
+ * names one that is over. What came in the last few milliseconds of a process that is killed is in no file.
  */
-export class FlightRecorder {
-  readonly #beats = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-  readonly #slots = new SharedArrayBuffer(SLOTS * LAYOUT.slotBytes);
-  readonly #view = new DataView(this.#slots);
-  readonly #bytes = Buffer.from(this.#slots);
-  readonly #free = Array.from({ length: SLOTS }, (_, index) => SLOTS - 1 - index);
+export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
+  readonly #fd: number;
+  readonly #failed: (error: Error) => void;
+  readonly #cells = new Int32Array(new SharedArrayBuffer(CELLS.count * 4));
+  readonly #states = new Int32Array(new SharedArrayBuffer(LAYOUT.slots * 4));
+  readonly #bytes = Buffer.from(new SharedArrayBuffer(LAYOUT.slots * slotBytes));
+  readonly #longs = new Uint32Array(this.#bytes.buffer);
+  readonly #shorts = new Uint16Array(this.#bytes.buffer);
+  readonly #doubles = new Float64Array(this.#bytes.buffer);
+  readonly #free = Array.from({ length: LAYOUT.slots }, (_, index) => LAYOUT.slots - 1 - index);
+  readonly #end = new Uint32Array(1);
 
-  constructor({ fd, controller, orphanedMs, failed }: RecorderOptions) {
-    const cell = new Int32Array(this.#beats);
-    setInterval(() => {
-      Atomics.add(cell, 0, 1);
-      Atomics.notify(cell, 0);
-    }, BEAT_MS).unref();
+  constructor({ fd, run, controller, orphanedMs, failed }: RecorderOptions) {
+    this.#fd = fd;
+    this.#failed = failed;
+    const head = Buffer.alloc(LAYOUT.endsAt);
+    head.writeDoubleLE(machineMs() - performance.now(), LAYOUT.originAt);
+    head.write(run, LAYOUT.runAt, 'latin1');
+    writeSync(fd, head, 0, head.length, 0);
+    setInterval(() => Atomics.add(this.#cells, CELLS.beat, 1), BEAT_MS).unref();
     const data: RecorderData = {
-      ...{ beats: this.#beats, slots: this.#slots, layout: LAYOUT, stallMs: STALL_MS },
-      ...{ fd, controller, orphanedMs },
+      ...{ fd, controller, orphanedMs, recordMs: RECORD_MS, names: { LAYOUT, CELLS, SLOT } },
+      cells: this.#cells.buffer as SharedArrayBuffer,
+      states: this.#states.buffer as SharedArrayBuffer,
+      slots: this.#bytes.buffer as unknown as SharedArrayBuffer,
     };
     // Options of this process, such as a loader, are none of the thread's business.
     const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {
@@ -68,18 +89,59 @@ export class FlightRecorder {
     thread.unref();
   }
 
-  /** Remembers a request; call what is returned when it is over. */
-  begin({ id, method, path }: Recorded): () => void {
+  begin({
+    number,
+    method,
+    url,
+    startedMs,
+  }: Parameters<NonNullable<ServerContext['recorder']>['begin']>[0]): number {
     const slot = this.#free.pop();
-    if (slot === undefined) return () => undefined;
-    const { slotBytes, lengthAt, textAt } = LAYOUT;
+    if (slot === undefined) {
+      this.#countUnnamed(1);
+      return -1;
+    }
     const at = slot * slotBytes;
-    const length = this.#bytes.write(`${id} ${method} ${path}`, at + textAt, slotBytes - textAt, 'utf8');
-    this.#view.setUint16(at + lengthAt, length);
-    this.#view.setFloat64(at, Date.now());
-    return () => {
-      this.#view.setFloat64(at, 0);
-      this.#free.push(slot);
-    };
+    const query = url.indexOf('?');
+    const length = query === -1 ? url.length : query;
+    this.#longs[at >> 2] = number;
+    this.#shorts[(at + lengthAt) >> 1] = length;
+    this.#bytes[at + methodAt] = METHOD_NUMBERS.get(method) ?? 255;
+    this.#doubles[(at + begunAt) >> 3] = startedMs;
+    const bytes = this.#bytes;
+    // A call out of JavaScript takes longer than a short loop.
+    if (length > SHORT_PATH) bytes.write(url, at + pathAt, Math.min(length, pathBytes), 'latin1');
+    else for (let n = 0; n < length; n += 1) bytes[at + pathAt + n] = url.charCodeAt(n);
+    // Stored last, and atomically: who sees it sees all of the above.
+    Atomics.store(this.#states, slot, SLOT.taken);
+    if (Atomics.load(this.#cells, CELLS.idle) === 1) this.#wake();
+    return slot;
+  }
+
+  end(slot: number): void {
+    if (slot === -1) {
+      this.#countUnnamed(-1);
+      return;
+    }
+    if (Atomics.exchange(this.#states, slot, SLOT.free) === SLOT.inFile) this.#strikeOut(slot);
+    this.#free.push(slot);
+  }
+
+  #strikeOut(slot: number): void {
+    this.#end[0] = this.#longs[(slot * slotBytes) >> 2] ?? 0;
+    try {
+      writeSync(this.#fd, this.#end, 0, 4, LAYOUT.endsAt + slot * 4);
+    } catch (error) {
+      this.#failed(error as Error);
+    }
+  }
+
+  #countUnnamed(difference: number): void {
+    Atomics.add(this.#cells, CELLS.unnamed, difference);
+    if (Atomics.load(this.#cells, CELLS.idle) === 1) this.#wake();
+  }
+
+  #wake(): void {
+    Atomics.store(this.#cells, CELLS.idle, 0);
+    Atomics.notify(this.#cells, CELLS.idle);
   }
 }

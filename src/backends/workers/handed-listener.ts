@@ -1,8 +1,10 @@
+import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
+import { stopAccepting, urlOf } from '../../platform/listen.ts';
 import type { Listener } from '../in-process/listener.ts';
 
-/** Connections that the controller has accepted. */
+/** What comes of connections that the controller has accepted, or of a socket that it holds for this process. */
 export class HandedListener implements Listener {
   readonly where = "the controller's address";
   #server: Server | undefined;
@@ -16,7 +18,7 @@ export class HandedListener implements Listener {
   async open(server: Server): Promise<void> {
     this.#server = server;
     this.#state = 'open';
-    // node:http arms the timer behind its time limits when it begins to listen, and this server never will.
+    // node:http arms the timer behind its time limits when it begins to listen, and this server may never do so.
     server.emit('listening');
   }
 
@@ -38,7 +40,20 @@ export class HandedListener implements Listener {
     socket.resume();
   }
 
+  /** Accepts from now on, from the controller's socket. @returns where @throws the system's error */
+  async listen(handle: unknown): Promise<string> {
+    const server = this.#server;
+    if (server === undefined) throw new Error('not open');
+    const listening = once(server, 'listening');
+    server.listen(handle);
+    await listening;
+    // It was told to leave meanwhile.
+    if (!this.accepting) stopAccepting(server);
+    return urlOf(server);
+  }
+
   close(): void {
     this.#state = 'closed';
+    if (this.#server !== undefined) stopAccepting(this.#server);
   }
 }

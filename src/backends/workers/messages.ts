@@ -10,8 +10,8 @@ import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 
 /** Tells a process that it is a worker, and which of them: from 0 on. */
 export const WORKER_VARIABLE = 'MASTER_AGENT_WORKER';
-/** The descriptor on which a worker's flight recorder writes. */
-export const RECORDER_FD = 4;
+/** A worker's descriptor of the file that says what it has in flight. */
+export const FLIGHT_FD = 4;
 /** How often a worker shows that its loop turns. */
 export const BEAT_MS = 1_000;
 
@@ -27,12 +27,19 @@ export interface OrderMessage {
 /** What a worker's backend is called for, by name: the argument, and what comes back. */
 export interface Calls {
   status: { readonly argument: undefined; readonly result: BackendStatus };
+  /** Comes with a socket: listen on it. Comes back with where that is, or with the code of the system's error. */
+  listen: {
+    readonly argument: undefined;
+    readonly result: { readonly where: string } | { readonly code: string };
+  };
+  /** Take no more connections. Comes back when none comes any more. */
+  stopAccepting: { readonly argument: undefined; readonly result: undefined };
   /** Take no more connections and serve those that are open. Comes back when none is left. */
   retire: { readonly argument: undefined; readonly result: undefined };
   lock: { readonly argument: OrderMessage; readonly result: number };
   drained: { readonly argument: undefined; readonly result: undefined };
   cut: { readonly argument: undefined; readonly result: Cut };
-  /** Answer what was held, and what still comes. Comes back with how many requests are in flight after that. */
+  /** Empty the queue of a socket that it listens on; answer what was held, and what still comes. Comes back with how many requests are in flight after that. */
   release: { readonly argument: undefined; readonly result: number };
   /** The last one: the worker ends when it has answered. */
   close: { readonly argument: CloseLimits; readonly result: Closed };
@@ -41,7 +48,7 @@ export interface Calls {
 export type CallName = keyof Calls;
 
 export type ToWorker =
-  /** Comes with a socket. They are numbered in the order in which they go out. */
+  /** Comes with a connection. They are numbered in the order in which they go out. */
   | { readonly type: 'connection'; readonly number: number }
   | { readonly type: 'call'; readonly id: number; readonly name: CallName; readonly argument: unknown }
   | { readonly type: 'stop ordered'; readonly order: OrderMessage }

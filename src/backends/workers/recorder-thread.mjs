@@ -2,49 +2,86 @@ import { writeSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
 
 /*
- * The thread of a flight recorder. It sleeps until the main thread's beat, and when none comes it writes down what
- * was in flight: the main thread cannot, its loop is blocked. It also ends a process that
- * stands still although its controller is gone: nobody else would.
+ * The thread of a flight recorder. It copies what is in flight into a file that outlives the process. It also ends a
+ * process that stands still although its controller is gone: nobody else would.
  *
  * Plain JavaScript: a thread gets no loader that the process may have for TypeScript.
  */
 
 /** @type {import('./flight-recorder.ts').RecorderData} */
-const { beats, slots, layout, stallMs, fd, controller, orphanedMs } = workerData;
-const cell = new Int32Array(beats);
-const view = new DataView(slots);
-const bytes = Buffer.from(slots);
+const data = workerData;
+const { fd, recordMs, controller, orphanedMs } = data;
+const { LAYOUT, CELLS, SLOT } = data.names;
+const cells = new Int32Array(data.cells);
+const states = new Int32Array(data.states);
+const slots = new Uint8Array(data.slots);
+/** What this thread writes: a copy that the main thread does not change under a write. */
+const copy = Buffer.alloc(slots.length);
+const head = Buffer.alloc(4);
+/** Nobody changes it: a wait for it is a sleep. */
+const never = new Int32Array(new SharedArrayBuffer(4));
 
-let orphanedSinceMs = 0;
+/** How often it looks for its controller when nothing comes, and how long the loop may stand still without one. */
+const LOOK_MS = 500;
 
-for (let seen = Atomics.load(cell, 0); ; seen = Atomics.load(cell, 0)) {
-  if (Atomics.wait(cell, 0, seen, stallMs) !== 'timed-out') continue;
-  if (process.ppid !== controller) {
-    if (orphanedSinceMs === 0) orphanedSinceMs = performance.now();
-    if (performance.now() - orphanedSinceMs > orphanedMs) process.kill(process.pid, 'SIGKILL');
+let beat = 0;
+let beatMs = performance.now();
+let orphanedMsAgo = 0;
+
+for (;;) {
+  if (!record()) {
+    Atomics.store(cells, CELLS.idle, 1);
+    // Once more: what came before the mark was set has woken nobody.
+    if (!record()) Atomics.wait(cells, CELLS.idle, 1, LOOK_MS);
+    Atomics.store(cells, CELLS.idle, 0);
   }
-  try {
-    writeWhole(Buffer.from(`${JSON.stringify(inFlight())}\n`));
-  } catch {
-    // Nobody reads any more.
-  }
+  Atomics.wait(never, 0, 0, recordMs);
+  endOrphan();
 }
 
-/** What is remembered, the oldest first. */
-function inFlight() {
-  const found = [];
-  for (let at = 0; at < slots.byteLength; at += layout.slotBytes) {
-    const since = view.getFloat64(at);
-    if (since === 0) continue;
-    const start = at + layout.textAt;
-    const text = bytes.toString('utf8', start, start + view.getUint16(at + layout.lengthAt));
-    const [id, method, path] = text.split(' ', 3);
-    found.push({ id, method, path, age_ms: Date.now() - since });
+/** Copies what is new. @returns whether there was anything */
+function record() {
+  let [first, last] = [-1, -1];
+  for (let slot = 0; slot < states.length; slot += 1) {
+    if (Atomics.load(states, slot) !== SLOT.taken) continue;
+    // From here on the main thread strikes it out at its end, also when that comes before it is in the file.
+    if (Atomics.compareExchange(states, slot, SLOT.taken, SLOT.inFile) !== SLOT.taken) continue;
+    const at = slot * LAYOUT.slotBytes;
+    copy.set(slots.subarray(at, at + LAYOUT.slotBytes), at);
+    // Ended meanwhile, and perhaps taken anew while it was copied.
+    if (Atomics.load(states, slot) !== SLOT.inFile) copy.writeUInt32LE(0, at);
+    if (first === -1) first = at;
+    last = at + LAYOUT.slotBytes;
   }
-  return found.sort((a, b) => b.age_ms - a.age_ms);
+  if (first !== -1) write(copy, first, last, LAYOUT.slotsAt + first);
+  const unnamed = Atomics.load(cells, CELLS.unnamed);
+  const recounted = unnamed !== head.readUInt32LE(0);
+  if (recounted) {
+    head.writeUInt32LE(unnamed, 0);
+    write(head, 0, head.length, LAYOUT.unnamedAt);
+  }
+  return first !== -1 || recounted;
 }
 
-/** @param {Buffer} line */
-function writeWhole(line) {
-  for (let done = 0; done < line.length; ) done += writeSync(fd, line, done);
+/**
+ * @param {Buffer} bytes
+ * @param {number} from
+ * @param {number} to
+ * @param {number} position
+ */
+function write(bytes, from, to, position) {
+  for (let at = from; at < to; ) at += writeSync(fd, bytes, at, to - at, position + at - from);
+}
+
+function endOrphan() {
+  const nowMs = performance.now();
+  const seen = Atomics.load(cells, CELLS.beat);
+  if (seen !== beat) {
+    beat = seen;
+    beatMs = nowMs;
+  }
+  if (process.ppid === controller) return;
+  if (orphanedMsAgo === 0) orphanedMsAgo = nowMs;
+  const standsStill = nowMs - beatMs > LOOK_MS;
+  if (standsStill && nowMs - orphanedMsAgo > orphanedMs) process.kill(process.pid, 'SIGKILL');
 }

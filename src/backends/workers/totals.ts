@@ -13,10 +13,10 @@ export const NOBODY: Departed = {
 };
 
 /** Adds what a worker had counted to what others before it had, and what was lost with it. */
-export function addDeparted(sum: Departed, last: BackendStatus, lost: readonly unknown[]): Departed {
+export function addDeparted(sum: Departed, last: BackendStatus, lost: number): Departed {
   return {
     tallies: sumTallies([...sum.tallies, ...last.tallies]),
-    cut: sum.cut + last.cut + lost.length,
+    cut: sum.cut + last.cut + lost,
     rejected: sumRejected([sum.rejected, last.rejected]),
   };
 }

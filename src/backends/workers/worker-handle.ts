@@ -1,23 +1,15 @@
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, type SendHandle } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { createInterface } from 'node:readline';
-import type { Readable } from 'node:stream';
 import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/backend.ts';
 import { ExitCode } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
-import type { OpenRequest } from '../../ops/status.ts';
 import { afterReading, within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
-import {
-  type CallName,
-  type Calls,
-  type FromWorker,
-  type OrderMessage,
-  RECORDER_FD,
-  type ToWorker,
-} from './messages.ts';
+import { type Flight, openFlightFile, readFlight } from './flight-record.ts';
+import type { CallName, Calls, FromWorker, OrderMessage, ToWorker } from './messages.ts';
 
 /** How long the last words of a process that has ended may take to be read. */
 const LAST_WORDS_MS = 500;
@@ -29,6 +21,10 @@ const CUT_MS = 500;
 const RELEASE_MS = 1_000;
 /** What a worker may take to end, beyond what it was given to close. */
 const END_MS = 500;
+/** One that was heard of so lately has told itself what it has in flight. */
+const FRESH_MS = 250;
+/** How long the disk may take to tell which answers are on record. */
+const RECORDS_MS = 500;
 /** What a worker that was still starting gets to end. */
 const ABANDON_MS = 2_000;
 /** How long the system may take to end a process that was killed. */
@@ -40,6 +36,8 @@ export interface WorkerEvents {
   auditLost(error: Error): void;
   crashed(worker: WorkerHandle): void;
   cut(requests: readonly CutRequest[]): void;
+  /** The ids, of those that begin so, of requests that the audit log has as completed. */
+  completed(idsBegin: string): Promise<ReadonlySet<string>>;
   /** Connections that were meant for it and have not reached it. */
   returned(sockets: readonly Socket[]): void;
   /** @param was its state until then */
@@ -77,35 +75,39 @@ export class WorkerHandle {
   readyMs: number | undefined;
   status: BackendStatus | undefined;
   closed: Closed | undefined;
-  /** What it had in flight when it ended without having closed. */
-  lost: readonly CutRequest[] = [];
-  /** What was in flight when its event loop stood still, as its recorder has told, and when that was. */
-  #recorded: { requests: readonly OpenRequest[]; atMs: number } | undefined;
+  /** What it had in flight when it ended without having closed, and how many more are not known by name. */
+  lost: { readonly requests: readonly CutRequest[]; readonly unnamed: number } = { requests: [], unnamed: 0 };
+  /** The file in which it notes what it has in flight; what it held at the end of the process. */
+  #flight: number | Flight;
 
   /** @throws the system's error when there can be no new process; some of those errors end the worker instead */
-  constructor(generation: number, env: NodeJS.ProcessEnv, events: WorkerEvents) {
+  constructor(generation: number, env: NodeJS.ProcessEnv, stateDir: string, events: WorkerEvents) {
     this.generation = generation;
     this.#events = events;
     const [main = ''] = process.argv.slice(1);
-    this.#child = fork(main, [], {
-      env,
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc', 'pipe'],
-    });
+    const flight = openFlightFile(stateDir);
+    this.#flight = flight;
+    try {
+      this.#child = fork(main, [], { env, stdio: ['ignore', 'inherit', 'inherit', 'ipc', flight] });
+    } catch (error) {
+      closeSync(flight);
+      throw error;
+    }
     const child = this.#child;
     const closed = new Promise<void>((resolve) => child.once('close', resolve));
     child.on('message', (message: FromWorker) => this.#hear(message));
     child.on('error', (error) => {
       // A channel that breaks is noticed by the exit. A process that never was has none.
-      if (child.pid === undefined) this.#end(`the worker could not be started: ${error.message}`);
+      if (child.pid === undefined) void this.#end(`the worker could not be started: ${error.message}`);
     });
     child.once('exit', () => {
+      this.#closeFlight();
       // What it said last may not be read yet: the exit and the channel are two sources of events. When the time is
       // over the loop reads once more all the same: in a process that stood still the timers fire first.
       void within(LAST_WORDS_MS, closed)
         .then(() => afterReading(0))
         .then(() => this.#end(`the worker ended ${this.end} before it was ready`));
     });
-    this.#listenToRecorder();
   }
 
   get pid(): number {
@@ -146,35 +148,41 @@ export class WorkerHandle {
     return this.#ended.promise;
   }
 
-  /** What it had in flight when it was last heard of: from its recorder when its loop stands still. */
-  get inFlight(): readonly OpenRequest[] {
-    if (this.#recorded !== undefined && this.#recorded.atMs > this.heardMs) {
-      const { requests, atMs } = this.#recorded;
-      const since = Math.round(performance.now() - atMs);
-      return requests.map((request) => ({ ...request, age_ms: request.age_ms + since }));
-    }
-    return this.status?.in_flight.oldest ?? [];
+  /** What it has in flight, as it says itself, or as it has noted when it says nothing. */
+  get inFlight(): BackendStatus['in_flight'] {
+    if (this.status !== undefined && performance.now() - this.heardMs < FRESH_MS)
+      return this.status.in_flight;
+    const { requests, unnamed } = this.#noted;
+    return { count: requests.length + unnamed, oldest: requests };
   }
 
-  /** How many those are: the list names only the oldest. */
-  get inFlightCount(): number {
-    return Math.max(this.status?.in_flight.count ?? 0, this.inFlight.length);
+  get #noted(): Flight {
+    return typeof this.#flight === 'number' ? readFlight(this.#flight) : this.#flight;
   }
 
-  tell(message: ToWorker): void {
-    if (this.#child.connected) this.#child.send(message, () => undefined);
+  /** Its last note is read once: the ages are those at its end. */
+  #closeFlight(): void {
+    if (typeof this.#flight !== 'number') return;
+    const fd = this.#flight;
+    this.#flight = readFlight(fd);
+    closeSync(fd);
+  }
+
+  tell(message: ToWorker, handle?: SendHandle): void {
+    if (this.#child.connected) this.#child.send(message, handle, {}, () => undefined);
   }
 
   /** Calls the worker's backend. Resolves to undefined when the worker is gone instead. */
   #call<N extends CallName>(
     name: N,
     argument: Calls[N]['argument'],
+    handle?: SendHandle,
   ): Promise<Calls[N]['result'] | undefined> {
     if (!this.alive || !this.#child.connected) return Promise.resolve(undefined);
     this.#serial += 1;
     const answer = deferred<unknown>();
     this.#calls.set(this.#serial, answer);
-    this.tell({ type: 'call', id: this.#serial, name, argument });
+    this.tell({ type: 'call', id: this.#serial, name, argument }, handle);
     // Whatever it answers is of the type that belongs to the name: both are one program.
     return answer.promise as Promise<Calls[N]['result'] | undefined>;
   }
@@ -182,6 +190,16 @@ export class WorkerHandle {
   /** Resolves when what it has in flight and has counted is fresh, or it is gone. */
   async refresh(): Promise<void> {
     if (this.#hasServed) await this.#call('status', undefined);
+  }
+
+  /** Has it accept from a socket that is held here. @returns undefined when it is gone instead */
+  listen(handle: SendHandle): Promise<Calls['listen']['result'] | undefined> {
+    return this.#call('listen', undefined, handle);
+  }
+
+  /** Resolves when it takes no connection any more, or does not answer soon. */
+  async stopAccepting(): Promise<void> {
+    await within(COUNT_MS, this.#call('stopAccepting', undefined));
   }
 
   async retire(): Promise<void> {
@@ -200,7 +218,7 @@ export class WorkerHandle {
     });
     if (!this.#hasServed) return 0;
     await within(COUNT_MS, answered);
-    return count ?? (this.alive ? this.inFlightCount : 0);
+    return count ?? (this.alive ? this.inFlight.count : 0);
   }
 
   /** One that has not come as far as serving has nothing in flight, whatever its start is doing. */
@@ -208,7 +226,7 @@ export class WorkerHandle {
     if (this.#hasServed) await this.#call('drained', undefined);
   }
 
-  /** One that does not answer is blocked, and killed: what it had in flight is known from its recorder. */
+  /** One that does not answer is blocked, and killed: what it had in flight it has noted. */
   async cut(): Promise<Cut & { readonly blocked: boolean }> {
     if (!this.#hasServed) return { requests: [], unnamed: 0, blocked: false };
     let cut: Cut | undefined;
@@ -222,8 +240,10 @@ export class WorkerHandle {
     this.state = 'cut';
     this.kill();
     await within(REAP_MS, this.ended);
-    const unnamed = Math.max(this.inFlightCount, 1) - this.lost.length;
-    return { requests: this.lost, unnamed: Math.max(0, unnamed), blocked: true };
+    const { requests } = this.lost;
+    // What blocks it is at least one piece of work; what the application holds is in no note.
+    const count = Math.max(requests.length + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
+    return { requests, unnamed: count - requests.length, blocked: true };
   }
 
   hold(): void {
@@ -320,33 +340,38 @@ export class WorkerHandle {
     }
   }
 
-  #end(why: string): void {
+  async #end(why: string): Promise<void> {
     const was = this.state;
     if (was === 'gone') return;
+    this.#closeFlight();
     this.state = 'gone';
-    if (this.closed === undefined && this.readyMs !== undefined) {
-      const reason = was === 'cut' ? 'the time is over' : `worker ${this.pid} ended ${this.end}`;
-      this.lost = this.inFlight.map((request) => ({ ...request, reason }));
-    }
     this.#ready.resolve({ message: why, exitCode: undefined });
     for (const call of this.#calls.values()) call.resolve(undefined);
     this.#calls.clear();
-    this.#ended.resolve();
     const untaken = [...this.#onTheirWay.values()];
     this.#onTheirWay.clear();
+    if (this.closed === undefined && this.readyMs !== undefined) {
+      const reason = was === 'cut' ? 'the time is over' : `worker ${this.pid} ended ${this.end}`;
+      this.lost = await this.#cutShort(reason);
+    }
+    this.#ended.resolve();
     this.#events.ended(this, was);
     if (untaken.length > 0) this.#events.returned(untaken);
   }
 
-  #listenToRecorder(): void {
-    // Without a process there are no streams either, whatever the type says.
-    const recorder = this.#child.stdio?.[RECORDER_FD] as Readable | null | undefined;
-    if (!recorder) return;
-    recorder.on('error', () => undefined);
-    createInterface({ input: recorder }).on('line', (line) => {
-      const requests = parseRequests(line);
-      if (requests !== undefined) this.#recorded = { requests, atMs: performance.now() };
-    });
+  /** What its end has cut, which is not what the audit log has as completed. */
+  async #cutShort(reason: string): Promise<WorkerHandle['lost']> {
+    const { requests, unnamed } = this.#noted;
+    const [first] = requests;
+    let completed: ReadonlySet<string> = new Set();
+    if (first !== undefined) {
+      const reading = this.#events.completed(first.id.slice(0, first.id.indexOf('-') + 1)).then((ids) => {
+        completed = ids;
+      });
+      await within(RECORDS_MS, reading).catch(() => undefined);
+    }
+    const cut = requests.filter(({ id }) => !completed.has(id));
+    return { requests: cut.map((request) => ({ ...request, reason })), unnamed };
   }
 }
 
@@ -358,16 +383,6 @@ function messageOf({ reason, orderedAt, lockAtMs, deadlineMs }: StopOrder): Orde
     lockInMs: lockAtMs - nowMs,
     deadlineInMs: deadlineMs - nowMs,
   };
-}
-
-/** Undefined for a line that was torn by the end of its writer. */
-function parseRequests(line: string): readonly OpenRequest[] | undefined {
-  try {
-    const requests: readonly Omit<OpenRequest, 'phase'>[] = JSON.parse(line);
-    return requests.map((request) => ({ ...request, phase: 'working' }));
-  } catch {
-    return undefined;
-  }
 }
 
 /** What a worker that has ended without having closed has come to. */

@@ -2,13 +2,18 @@ import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import type { Config } from '../../config/settings.ts';
+import { completedLately } from '../../audit/completed.ts';
+import { auditFile, type Config } from '../../config/settings.ts';
 import type { CloseLimits, Host } from '../../control/backend.ts';
 import { FLUSH_MS } from '../../control/stop-budget.ts';
+import { ExitCode, StartError } from '../../exit-code.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
-import { aborted, within } from '../../platform/deadline.ts';
+import { aborted, seconds, within } from '../../platform/deadline.ts';
+import { deferred } from '../../platform/deferred.ts';
+import type { HeldSocket } from '../../platform/listen.ts';
 import { Balancer } from './balancer.ts';
-import { BEAT_MS, WORKER_VARIABLE } from './messages.ts';
+import { RECORD_MS } from './flight-recorder.ts';
+import { BEAT_MS, type Calls, WORKER_VARIABLE } from './messages.ts';
 import { backOff, type Plan, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
 import { WorkerHandle, type WorkerState } from './worker-handle.ts';
@@ -17,6 +22,8 @@ import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 const SETTLED_MS = 10_000;
 /** The longest that idle connections may keep a retired worker. */
 const LONGEST_LINGER_MS = 90_000;
+/** How long workers may take to listen before those that did so far are told to leave. */
+const LISTEN_MS = 2_000;
 /** How long workers may take to answer when somebody asks for figures. */
 const ANSWER_MS = 500;
 /** How long the system may take to end processes that were killed. */
@@ -34,6 +41,10 @@ export class WorkerPool {
   readonly #balancer: Balancer;
   readonly #spawner: Spawner;
   readonly #stop = new AbortController();
+  /** A socket that those that serve listen on themselves; without one they are handed what is accepted here. */
+  #socket: HeldSocket | undefined;
+  /** Where the first one that listens on it does so, or why it cannot. */
+  readonly #listening = deferred<Calls['listen']['result']>();
   /** What those that serve were made from. */
   #plan: Plan | undefined;
   #failures = 0;
@@ -89,15 +100,18 @@ export class WorkerPool {
     return startGeneration(this.#spawner, plan);
   }
 
-  #spawn({ generation, variables }: Plan, slot: number): WorkerHandle {
+  #spawn({ generation, variables, config }: Plan, slot: number): WorkerHandle {
+    const file = auditFile(config);
     const worker = new WorkerHandle(
       generation,
       { ...variables, [WORKER_VARIABLE]: String(slot) },
+      config.stateDir,
       {
         admin: (request) => this.#host.admin.ask(request),
         auditLost: (error) => this.#host.auditLost(error),
         crashed: (broken) => this.#crashed(broken),
         cut: (requests) => this.#host.cut(requests),
+        completed: async (idsBegin) => (file === undefined ? new Set() : completedLately(file, idsBegin)),
         returned: (sockets) => {
           for (const socket of sockets) this.hand(socket);
         },
@@ -110,17 +124,53 @@ export class WorkerPool {
     return worker;
   }
 
-  /** From now on these serve; those that did so far retire. */
-  activate(workers: WorkerHandle[], plan: Plan): void {
+  /**
+   * Has those that serve listen on a socket that is held here.
+   * @returns where, or the code of the system's error
+   * @throws StartError when none does in time
+   */
+  async listen(socket: HeldSocket, timeoutMs: number): Promise<Calls['listen']['result']> {
+    this.#socket = socket;
+    for (const worker of this.#serving) void this.#listen(worker);
+    let result: Calls['listen']['result'] | undefined;
+    const listening = this.#listening.promise.then((first) => {
+      result = first;
+    });
+    // One that has died meanwhile is replaced.
+    await within(timeoutMs, Promise.race([listening, aborted(this.#stop.signal)]));
+    if (result !== undefined) return result;
+    if (this.#stopping) throw new StartError('the service is stopping', ExitCode.Ok);
+    throw new StartError(`no worker listened after ${seconds(timeoutMs)}s`, ExitCode.Internal);
+  }
+
+  async #listen(worker: WorkerHandle): Promise<void> {
+    if (this.#socket === undefined) return;
+    const result = await worker.listen(this.#socket.handle);
+    if (result !== undefined) this.#listening.resolve(result);
+  }
+
+  /** Lets go of that socket. What listens on it already goes on. */
+  takeSocket(): HeldSocket | undefined {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    return socket;
+  }
+
+  /** From now on these serve; those that did so far retire. Resolves when what comes goes to the new ones alone. */
+  async activate(workers: WorkerHandle[], plan: Plan): Promise<void> {
     const old = this.#serving;
     this.#plan = plan;
     this.#failures = 0;
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
     this.#serving = workers;
-    for (const worker of old) if (worker.state === 'serving') void this.#retire(worker, plan.config);
     this.#balancer.giveWaiting();
     // One may have died, or broken, while the others became ready.
     for (const worker of workers) if (!worker.isReady) this.#replaceFailed(worker);
+    // What comes between is taken by either.
+    await within(LISTEN_MS, Promise.all(workers.map((worker) => this.#listen(worker))));
+    const leaving = old.filter(({ state }) => state === 'serving');
+    await Promise.all(leaving.map((worker) => worker.stopAccepting()));
+    for (const worker of leaving) if (worker.state === 'serving') void this.#retire(worker, plan.config);
   }
 
   async #retire(worker: WorkerHandle, { keepAliveTimeoutMs, shutdownTimeoutMs }: Config): Promise<void> {
@@ -149,7 +199,8 @@ export class WorkerPool {
 
   /** Has a worker stop its application and leave. */
   async close(worker: WorkerHandle, limits: CloseLimits): Promise<void> {
-    if (worker.state !== 'gone' && !(await worker.close(limits)))
+    if (worker.state === 'gone') await worker.ended;
+    else if (!(await worker.close(limits)))
       this.#log.error(`Worker ${worker.pid} did not leave and was killed`);
   }
 
@@ -233,12 +284,27 @@ export class WorkerPool {
   #ended(worker: WorkerHandle, was: WorkerState): void {
     this.#all.delete(worker);
     const { pid, end, lost, heardMs } = worker;
-    if (worker.status !== undefined) this.departed = addDeparted(this.departed, worker.status, lost);
+    const count = lost.requests.length + lost.unnamed;
+    if (worker.status !== undefined) this.departed = addDeparted(this.departed, worker.status, count);
     if (worker.closed === undefined && worker.readyMs !== undefined) {
       // It can no longer put on record what was lost with it.
-      this.#audit?.record('worker_end', { pid, end, heard_ms_ago: Math.round(performance.now() - heardMs) });
-      for (const { reason: _, ...request } of lost) this.#audit?.record('cut', { pid, ...request });
-      if (was !== 'cut') this.#host.cut(lost);
+      this.#audit?.record('worker_end', {
+        pid,
+        end,
+        heard_ms_ago: Math.round(performance.now() - heardMs),
+        in_flight: count,
+        unnamed: lost.unnamed,
+        // What came in its last moments is in no file.
+        unseen_ms: RECORD_MS,
+      });
+      for (const { reason: _, ...request } of lost.requests) this.#audit?.record('cut', { pid, ...request });
+      if (was !== 'cut') {
+        const more = lost.unnamed > 0 ? `, ${lost.unnamed} of them not named` : '';
+        this.#log.warn(
+          `Worker ${pid} had ${count} requests in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
+        );
+        this.#host.cut(lost.requests);
+      }
     }
     this.#host.changed();
     if (this.#stopping || was !== 'serving' || !this.#serving.includes(worker)) return;
@@ -270,6 +336,7 @@ export class WorkerPool {
       }
       if (worker !== undefined) {
         this.#serving[slot] = worker;
+        void this.#listen(worker);
         this.#log.info(`Worker ${worker.pid} serves in place of the one that has ended`);
         this.#balancer.giveWaiting();
         if (!worker.isReady) this.#replaceFailed(worker);

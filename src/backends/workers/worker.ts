@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../../audit/audit-log.ts';
 import { openAudit } from '../../audit/open-audit.ts';
@@ -15,6 +15,7 @@ import { within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
+import { RUN } from '../../server/exchange.ts';
 import { InProcess } from '../in-process/in-process.ts';
 import { FlightRecorder } from './flight-recorder.ts';
 import { HandedListener } from './handed-listener.ts';
@@ -22,9 +23,9 @@ import {
   BEAT_MS,
   type CallName,
   type Calls,
+  FLIGHT_FD,
   type FromWorker,
   type OrderMessage,
-  RECORDER_FD,
   type ToWorker,
   WORKER_VARIABLE,
 } from './messages.ts';
@@ -49,9 +50,8 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
 /** Limits that are set for the whole service, and counted by each worker for itself, are split between them. */
 function shareOf(config: Config, slot: number): Config {
   const share = (limit: number): number => {
-    if (limit === 0) return 0;
     const more = slot < limit % config.workers ? 1 : 0;
-    return Math.max(1, Math.floor(limit / config.workers) + more);
+    return Math.floor(limit / config.workers) + more;
   };
   return {
     ...config,
@@ -88,7 +88,8 @@ class Worker {
       changed: () => undefined,
     };
     const recorder = new FlightRecorder({
-      fd: RECORDER_FD,
+      fd: FLIGHT_FD,
+      run: RUN,
       controller: process.ppid,
       orphanedMs: config.shutdownTimeoutMs + FLUSH_MS,
       failed: (error) => log.error({ err: error }, 'What is in flight is not recorded any more'),
@@ -102,7 +103,7 @@ class Worker {
   }
 
   async run(signals: SignalTrap): Promise<ExitCode> {
-    process.on('message', (message: ToWorker, socket: Socket | undefined) => this.#hear(message, socket));
+    process.on('message', (message: ToWorker, handle: unknown) => this.#hear(message, handle));
     process.once('disconnect', () => void this.#leaveAlone());
     signals.deliverTo({
       // A terminal or a service manager may signal the whole group; the controller decides for all.
@@ -134,16 +135,16 @@ class Worker {
     return exitCode;
   }
 
-  #hear(message: ToWorker, socket: Socket | undefined): void {
+  #hear(message: ToWorker, handle: unknown): void {
     switch (message.type) {
       case 'connection':
         // Told before a byte is read: what was not taken can still be given to somebody else.
         tell({ type: 'taken', number: message.number });
         // It may have been closed while it was on its way.
-        if (socket !== undefined) this.#listener.take(socket);
+        if (handle instanceof Socket) this.#listener.take(handle);
         return;
       case 'call':
-        void this.#answer(message);
+        void this.#answer(message, handle);
         return;
       case 'stop ordered':
         this.#lifecycle.orderStop(orderOf(message.order));
@@ -162,9 +163,17 @@ class Worker {
 
   /** What the controller calls for, by name. */
   readonly #calls: {
-    readonly [N in CallName]: (argument: Calls[N]['argument']) => Promise<Calls[N]['result']>;
+    readonly [N in CallName]: (
+      argument: Calls[N]['argument'],
+      handle: unknown,
+    ) => Promise<Calls[N]['result']>;
   } = {
     status: async () => this.#backend.status(),
+    listen: (_, handle) => this.#listen(handle),
+    stopAccepting: async () => {
+      this.#listener.close();
+      return undefined;
+    },
     retire: async () => {
       await this.#backend.retire();
       return undefined;
@@ -175,19 +184,30 @@ class Worker {
       return undefined;
     },
     cut: () => this.#backend.cut(),
-    release: () => this.#backend.release(),
+    release: () => this.#backend.drainAcceptQueue(),
     close: (limits) => {
       this.#closing ??= this.#close(limits);
       return this.#closing;
     },
   };
 
-  async #answer({ id, name, argument }: { id: number; name: CallName; argument: unknown }): Promise<void> {
+  async #answer(
+    { id, name, argument }: { id: number; name: CallName; argument: unknown },
+    handle: unknown,
+  ): Promise<void> {
     // The argument belongs to the name: both ends of the channel are one program.
-    const call = this.#calls[name] as (argument: unknown) => Promise<unknown>;
-    const result = await call(argument);
+    const call = this.#calls[name] as (argument: unknown, handle: unknown) => Promise<unknown>;
+    const result = await call(argument, handle);
     await told({ type: 'result', id, result, status: this.#backend.status() });
     if (name === 'close') this.#left.resolve((result as Closed).exitCode);
+  }
+
+  async #listen(handle: unknown): Promise<Calls['listen']['result']> {
+    try {
+      return { where: await this.#listener.listen(handle) };
+    } catch (error) {
+      return { code: error instanceof Error && 'code' in error ? String(error.code) : messageOf(error) };
+    }
   }
 
   #lock(order: StopOrder): Promise<number> {
@@ -263,6 +283,8 @@ class Worker {
     this.#questions.clear();
     // What the controller's last word has begun ends by itself.
     if (this.#closing !== undefined) return;
+    // The address is free for the service that comes next.
+    this.#listener.close();
     this.#log.error('The controller is gone: leaving as soon as what is in flight is done');
     this.#orphanCut = [];
     const never = new Promise<void>(() => undefined);

@@ -14,20 +14,34 @@ import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import { OLDEST } from '../../ops/status.ts';
 import { mostConnections } from '../../platform/descriptors.ts';
-import { handedSocket, listen, listenOnHanded, SERVICE_ADDRESS, urlOf } from '../../platform/listen.ts';
+import {
+  handedSocket,
+  heldError,
+  holdSocket,
+  listen,
+  listenOnHanded,
+  SERVICE_ADDRESS,
+  systemError,
+  urlOf,
+} from '../../platform/listen.ts';
 import { closeAcceptQueue } from '../accept-queue.ts';
 import { BEAT_MS } from './messages.ts';
 import { latestLoop, sumClosed, sumRejected, sumTallies } from './totals.ts';
 import { UNCLOSED, type WorkerHandle } from './worker-handle.ts';
 import { WorkerPool } from './worker-pool.ts';
 
-/** Worker processes, each with the application and its HTTP server. This process accepts for them and hands over. */
+/**
+ * Worker processes, each with the application and its HTTP server. This process accepts for them and gives each its
+ * share. One that is alone accepts by itself, from a socket that is held here: who comes while it is replaced waits there.
+ */
 export class Workers implements Backend {
   readonly #pool: WorkerPool;
   /** What comes is paused: no byte of it is read here. */
   readonly #server: Server;
   #settings: Settings;
   #accepted = 0;
+  /** Where the one worker accepts that does so itself. */
+  #where: string | undefined;
   #watch: NodeJS.Timeout | undefined;
   /** Those that a stop ends. */
   #stopping: readonly WorkerHandle[] = [];
@@ -50,7 +64,7 @@ export class Workers implements Backend {
   }
 
   get where(): string {
-    return urlOf(this.#server);
+    return this.#where ?? urlOf(this.#server);
   }
 
   get ready(): boolean {
@@ -68,17 +82,28 @@ export class Workers implements Backend {
   async start(audit: AuditLog | undefined): Promise<void> {
     this.#pool.use(audit);
     const plan = { generation: 1, ...this.#settings };
-    this.#pool.activate(await this.#pool.startGeneration(plan), plan);
+    await this.#pool.activate(await this.#pool.startGeneration(plan), plan);
   }
 
   async open(): Promise<void> {
-    const fd = handedSocket();
-    if (fd === undefined) await listen(this.#server, this.#config.host, this.#config.port, SERVICE_ADDRESS);
-    else await listenOnHanded(this.#server, fd);
+    const { host, port, workers, startTimeoutMs } = this.#config;
+    const socket = workers === 1 ? await holdSocket(host, port) : undefined;
+    if (socket === undefined) await this.#accept();
+    else {
+      const result = await this.#pool.listen(socket, startTimeoutMs);
+      if ('code' in result) throw heldError(systemError(result.code), host, port);
+      this.#where = result.where;
+    }
     this.#watch = setInterval(() => {
       // Behind the next look at the channels: when this process itself has stood still, the beats wait there.
       setImmediate(() => this.#pool.endBlocked(this.#config.heartbeatTimeoutMs));
     }, BEAT_MS);
+  }
+
+  async #accept(): Promise<void> {
+    const fd = handedSocket();
+    if (fd === undefined) await listen(this.#server, this.#config.host, this.#config.port, SERVICE_ADDRESS);
+    else await listenOnHanded(this.#server, fd);
   }
 
   async status(): Promise<BackendStatus> {
@@ -87,11 +112,12 @@ export class Workers implements Backend {
     const { departed, replaced } = this.#pool;
     const sum = (pick: (status: BackendStatus) => number): number =>
       statuses.reduce((total, status) => total + pick(status), 0);
-    const oldest = all.flatMap(({ inFlight }) => inFlight).sort((a, b) => b.age_ms - a.age_ms);
+    const inFlight = all.map((worker) => worker.inFlight);
+    const oldest = inFlight.flatMap(({ oldest }) => oldest).sort((a, b) => b.age_ms - a.age_ms);
     return {
       generation: this.generation,
       in_flight: {
-        count: all.reduce((total, { inFlightCount }) => total + inFlightCount, 0),
+        count: inFlight.reduce((total, { count }) => total + count, 0),
         oldest: oldest.slice(0, OLDEST),
       },
       connections: {
@@ -102,11 +128,11 @@ export class Workers implements Backend {
       tallies: sumTallies([...departed.tallies, ...statuses.flatMap(({ tallies }) => tallies)]),
       cut: departed.cut + sum(({ cut }) => cut),
       event_loop: latestLoop(statuses),
-      workers: all.map((worker) => ({
+      workers: all.map((worker, index) => ({
         pid: worker.pid,
         generation: worker.generation,
         state: worker.state === 'starting' || worker.state === 'serving' ? worker.state : 'retiring',
-        in_flight: worker.inFlightCount,
+        in_flight: inFlight[index]?.count ?? 0,
         connections: worker.status?.connections.open ?? 0,
         heard_ms_ago: Math.round(performance.now() - worker.heardMs),
       })),
@@ -122,7 +148,10 @@ export class Workers implements Backend {
     const plan = { generation: this.generation + 1, ...settings };
     const workers = await this.#pool.startGeneration(plan);
     this.#settings = settings;
-    this.#pool.activate(workers, plan);
+    // What several share is accepted here.
+    const socket = workers.length > 1 ? this.#pool.takeSocket() : undefined;
+    if (socket !== undefined) this.#server.listen(socket.handle);
+    await this.#pool.activate(workers, plan);
     return 'Reloaded';
   }
 
@@ -137,7 +166,7 @@ export class Workers implements Backend {
   }
 
   async lock(order: StopOrder): Promise<number> {
-    if (!this.#config.enableFailSafe) this.#server.close();
+    if (!this.#config.enableFailSafe) this.#close();
     const counts = await Promise.all(this.#stopping.map((worker) => worker.lock(order)));
     return counts.reduce((sum, count) => sum + count, 0);
   }
@@ -158,6 +187,8 @@ export class Workers implements Backend {
   async drainAcceptQueue(): Promise<number> {
     for (const worker of this.#stopping) worker.hold();
     await closeAcceptQueue(this.#server, () => this.#accepted);
+    // Before the worker that listens on it: its own end of it has to be the last one, for what is queued until then.
+    this.#close();
     this.#pool.dropWaiting();
     const counts = await Promise.all(this.#stopping.map((worker) => worker.release()));
     return counts.reduce((sum, count) => sum + count, 0);
@@ -172,8 +203,14 @@ export class Workers implements Backend {
 
   async kill(): Promise<void> {
     clearInterval(this.#watch);
-    if (this.#server.listening) this.#server.close();
+    this.#close();
     await this.#pool.killAll();
+  }
+
+  /** Takes no more connections here. */
+  #close(): void {
+    if (this.#server.listening) this.#server.close();
+    this.#pool.takeSocket()?.close();
   }
 
   /** No application runs in this process: if it ends early, nothing of it is in flight. */
