@@ -8,7 +8,7 @@ const NAIVE = `"${process.execPath}" "${join(ROOT, 'test/conformance/naive.mjs')
 function conformance(...args: readonly string[]): { code: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    ['--import', 'tsx', join(ROOT, 'test/conformance/run.ts'), ...args],
+    [join(ROOT, 'dist/main.js'), 'conformance', ...args],
     { cwd: ROOT, encoding: 'utf8' },
   );
   return { code: status, stdout, stderr };

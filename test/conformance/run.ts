@@ -1,11 +1,11 @@
-/** The command line of the suite. README.md beside it says what it is for and how to read what it prints. */
+/** The command line of the suite. docs/judging-a-server.md says what it is for and how to read what it prints. */
 import { parseArgs } from 'node:util';
 import type { Scenario } from './scenario.ts';
 import { SCENARIOS } from './scenarios.ts';
 import { CannotRun } from './subject.ts';
 import { checkRoutes, playAll, type Verdict } from './suite.ts';
 
-const HELP = `npm run conformance -- --cmd 'node server.js' [options]
+const HELP = `master-agent conformance --cmd 'node server.js' [options]
 
 Starts the server anew for each scenario, stops it, and judges what its clients see.
 
@@ -18,7 +18,7 @@ Starts the server anew for each scenario, stops it, and judges what its clients 
   --help          this
 
 Its environment: PORT, SHUTDOWN_TIMEOUT (seconds), SCRATCH (an empty directory), sometimes START_DELAY_MS.
-The routes it has to have are in test/conformance/README.md.
+The routes it has to have are in docs/judging-a-server.md.
 
 Exit: 0 all pass, 1 some fail, 2 it could not be run.
 `;
@@ -37,15 +37,19 @@ interface Options {
   readonly json: boolean;
 }
 
-// Ctrl-C ends the suite in the way that ends the servers too.
-for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.once(signal, () => process.exit(EXIT_CANNOT_RUN));
+/** @returns the exit code: 0 all pass, 1 some fail, 2 it could not be run */
+export function run(args: readonly string[]): Promise<number> {
+  // Ctrl-C ends the suite in the way that ends the servers too: they are killed when the process exits.
+  const interrupted = new Promise<number>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(EXIT_CANNOT_RUN));
+  });
+  return Promise.race([interrupted, main(args)]);
+}
 
-process.exitCode = await main();
-
-async function main(): Promise<number> {
+async function main(args: readonly string[]): Promise<number> {
   try {
     const { values } = parseArgs({
+      args: [...args],
       options: {
         cmd: { type: 'string' },
         only: { type: 'string' },
@@ -62,7 +66,7 @@ async function main(): Promise<number> {
     else {
       if (!values.cmd?.trim())
         throw new CannotRun('--cmd: want the command that starts the server, got none');
-      return await run({
+      return await judge({
         command: values.cmd.trim(),
         scenarios,
         runs: count('--runs', values.runs, MOST_RUNS),
@@ -79,7 +83,7 @@ async function main(): Promise<number> {
   }
 }
 
-async function run(options: Options): Promise<number> {
+async function judge(options: Options): Promise<number> {
   const { command, scenarios } = options;
   await checkRoutes(command);
   const beganMs = performance.now();
