@@ -30,7 +30,9 @@ app.get('/report', (request, response) => {
 });
 
 app.use((error, _request, response, _next) => {
-  response.status(error.status ?? 500).json({ error: error.expose ? error.message : 'Internal Server Error' });
+  response
+    .status(error.status ?? 500)
+    .json({ error: error.expose ? error.message : 'Internal Server Error' });
 });
 
 export default {

@@ -21,7 +21,9 @@ export default {
       });
     });
 
-    router.get('/members', (_request, response) => sendJson(response, 200, { members: sockets.clients.size }));
+    router.get('/members', (_request, response) =>
+      sendJson(response, 200, { members: sockets.clients.size }),
+    );
 
     // Slow on purpose: a stop waits for it.
     router.get('/report', async (_request, response, { query, signal }) => {
