@@ -5,6 +5,9 @@ import t, { type Test } from 'tap';
 import { ROOT } from '../support/root.ts';
 import { tempDir } from '../support/service-process.ts';
 
+const LIMIT_MS = 600_000;
+t.setTimeout(LIMIT_MS);
+
 /** What git has of a checkout, and the package is made of. */
 const SOURCES = [
   ...['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', '.env.example'],
@@ -59,6 +62,7 @@ function project(dir: string, tarball: string): string {
 }
 
 t.test('npm pack in a fresh clone makes a package that installs and runs', async (t) => {
+  t.setTimeout(LIMIT_MS);
   const dir = tempDir(t);
   const clone = freshClone(dir);
   const [packed] = JSON.parse(run(t, clone, 'npm', 'pack', '--json', '--pack-destination', dir));
@@ -76,6 +80,9 @@ t.test('npm pack in a fresh clone makes a package that installs and runs', async
   t.equal(run(t, mine, 'npx', 'master-agent', '--version'), `${packed.version}\n`);
   const own = [join(mine, 'node_modules/.bin/master-agent'), '--version'] as const;
   t.equal(run(t, '/', ...own), `${packed.version}\n`, 'from any directory');
+
+  const listed = run(t, '/', own[0], 'conformance', '--list', '--only', 'leave-idle');
+  t.match(listed, 'exits at once', 'the conformance suite comes with it');
 
   writeFileSync(
     join(mine, 'embed.mjs'),
