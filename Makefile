@@ -15,7 +15,7 @@ node_modules/.package-lock.json: package.json package-lock.json
 	npm ci
 	@touch $@
 
-dist/main.js: node_modules/.package-lock.json tsconfig.json tsconfig.build.json $(shell find src -type f)
+dist/main.js: node_modules/.package-lock.json tsconfig.json tsconfig.build.json $(shell find src test/conformance -type f)
 	npm run --silent build
 	@touch $@
 

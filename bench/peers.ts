@@ -108,8 +108,8 @@ function results(judged: readonly Judged[]): string {
   return [
     '# What servers do when they are told to stop',
     `Written by \`npm run peers\` on ${new Date().toISOString().slice(0, 10)}: ${SCENARIOS.length} scenarios, each once, against each server, used as its own\n` +
-      'documentation advises. `conformance/README.md` says what the promises mean and how to judge a server of your own;\n' +
-      '`npm run conformance -- --list` has the ideal of each scenario. A library that closes connections instead of refusing\n' +
+      'documentation advises. `docs/judging-a-server.md` says what the promises mean and how to judge a server of your own;\n' +
+      '`master-agent conformance --list` has the ideal of each scenario. A library that closes connections instead of refusing\n' +
       'with a 503 does what it was made to do: under *lock* it fails, and *instant* and *load* show what that costs.',
     `Machine: ${availableParallelism()} cores, ${type()} ${release().split('-')[0]}, Node ${process.version}, load average ${loadBefore.toFixed(1)} at the start.`,
     summary,

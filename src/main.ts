@@ -17,6 +17,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly strin
   status: () => import('./cli/status.ts'),
   unlatch: () => import('./cli/unlatch.ts'),
   'verify-audit': () => import('./cli/verify-audit.ts'),
+  conformance: () => import('./cli/conformance.ts'),
   help: () => import('./cli/help.ts'),
 };
 

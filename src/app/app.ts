@@ -3,9 +3,10 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Logger } from 'pino';
 import type { Config } from '../config/settings.ts';
-import { messageOf } from '../error.ts';
+import { hasCode, messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import type { Router } from '../server/router.ts';
+import { offerOwnPackage } from './own-package.ts';
 
 /** What an application's start() is given. */
 export interface StartContext {
@@ -44,9 +45,14 @@ export function assertAppFile(path: string): void {
 /** @throws StartError 78 when the module's default export has another shape, 70 when it throws */
 export async function loadApp(path: string): Promise<App> {
   let module: { default?: unknown };
+  offerOwnPackage(resolve(path));
   try {
     module = await import(pathToFileURL(resolve(path)).href);
   } catch (error) {
+    if (hasCode(error, 'ERR_UNKNOWN_FILE_EXTENSION') && /\.[cm]?ts$/.test(path)) {
+      const want = 'want a Node that strips types (22.18 or newer), or NODE_OPTIONS="--import tsx"';
+      throw new StartError(`APP: ${want} for ${path}, got ${process.version}`, ExitCode.Config);
+    }
     throw new StartError(`APP: ${path} failed when it was imported: ${messageOf(error)}`, ExitCode.Internal, {
       cause: error,
     });

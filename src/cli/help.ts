@@ -11,6 +11,7 @@ usage: master-agent [serve] [APP]   serve the application in the module APP, in 
        master-agent status          what the ops server tells; --watch goes on, --json is for programs
        master-agent verify-audit    walk the seals of the audit log
        master-agent unlatch         let the service start again after an emergency shutdown
+       master-agent conformance     judge how any HTTP server stops; --cmd COMMAND starts it
        master-agent help            this; COMMAND --help for one command
 
 signals  SIGTERM, SIGINT  stop: lock, finish what is in flight, leave (a second SIGINT forces the exit)

@@ -60,7 +60,7 @@ t.test('bad input is one clear line, and exit code 2', async (t) => {
 
 t.test('the list and the help', async (t) => {
   const run = (...args: string[]) =>
-    spawnSync(process.execPath, ['--import', 'tsx', join(ROOT, 'test/conformance/run.ts'), ...args], {
+    spawnSync(process.execPath, [join(ROOT, 'dist/main.js'), 'conformance', ...args], {
       ...{ cwd: ROOT, encoding: 'utf8' },
     });
   t.match(run('--list', '--only', 'leave-idle'), {

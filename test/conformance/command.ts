@@ -1,11 +1,11 @@
-/** The command line of the suite. README.md beside it says what it is for and how to read what it prints. */
+/** The command line of the suite. docs/judging-a-server.md says what it is for and how to read what it prints. */
 import { parseArgs } from 'node:util';
 import type { Scenario } from './scenario.ts';
 import { SCENARIOS } from './scenarios.ts';
 import { CannotRun } from './subject.ts';
 import { checkRoutes, playAll, type Verdict } from './suite.ts';
 
-const HELP = `npm run conformance -- --cmd 'node server.js' [options]
+const HELP = `master-agent conformance --cmd 'node server.js' [options]
 
 Starts the server anew for each scenario, stops it, and judges what its clients see.
 
@@ -18,7 +18,7 @@ Starts the server anew for each scenario, stops it, and judges what its clients 
   --help          this
 
 Its environment: PORT, SHUTDOWN_TIMEOUT (seconds), SCRATCH (an empty directory), sometimes START_DELAY_MS.
-The routes it has to have are in test/conformance/README.md.
+The routes it has to have are in docs/judging-a-server.md.
 
 Exit: 0 all pass, 1 some fail, 2 it could not be run.
 `;

@@ -1,0 +1,162 @@
+import { spawnSync } from 'node:child_process';
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { io } from 'socket.io-client';
+import t, { type Test } from 'tap';
+import { WebSocket } from 'ws';
+import { blocksOf, installInto } from '../support/documents.ts';
+import { assertRefused } from '../support/drain.ts';
+import { RawClient } from '../support/raw-client.ts';
+import { ROOT } from '../support/root.ts';
+import { ServiceProcess, tempDir } from '../support/service-process.ts';
+
+interface Manifest {
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies?: Readonly<Record<string, string>>;
+}
+
+function manifestOf(dir: string): Manifest {
+  return JSON.parse(readFileSync(join(dir, 'package.json'), 'utf8'));
+}
+
+function serving(t: Test, app: string, cwd: string): Promise<ServiceProcess> {
+  return ServiceProcess.running(t, { args: [app], cwd, env: { KEEP_ALIVE_TIMEOUT: '1' } });
+}
+
+/** Stops it while `slow` is in flight: that is answered whole, what comes meanwhile is refused, and it exits 0. */
+async function stopsWhole(t: Test, service: ServiceProcess, slow: string, body: unknown): Promise<void> {
+  const client = (await RawClient.open(service.port)).get(slow);
+  const [path] = slow.split('?');
+  await service.statusWhen(({ in_flight }) => in_flight.oldest.some((request) => request.path === path));
+  await service.stop();
+  const late = await RawClient.open(service.port);
+  assertRefused(t, await late.get('/orders').response());
+  const answer = await client.response();
+  t.equal(answer.status, 200);
+  t.strictSame(JSON.parse(answer.body), body, 'the answer in flight is complete');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+}
+
+async function openChat(
+  port: number,
+): Promise<{ next(): Promise<string>; send(text: string): void; closed: Promise<number> }> {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/chat`);
+  const closed = new Promise<number>((resolve) => socket.once('close', resolve));
+  await new Promise((resolve) => socket.once('open', resolve));
+  return {
+    next: () => new Promise((resolve) => socket.once('message', (data: Buffer) => resolve(data.toString()))),
+    send: (text) => socket.send(text),
+    closed,
+  };
+}
+
+/** A copy of an example, with what its package.json names. */
+function copied(t: Test, name: string): string {
+  const dir = tempDir(t);
+  cpSync(join(ROOT, 'examples', name), dir, { recursive: true });
+  const { dependencies = {} } = manifestOf(dir);
+  const { devDependencies = {} } = manifestOf(ROOT);
+  for (const [dependency, range] of Object.entries(dependencies)) {
+    if (dependency !== 'master-agent')
+      t.equal(range, devDependencies[dependency], `${dependency} as it is tested`);
+  }
+  installInto(dir, Object.keys(dependencies));
+  return dir;
+}
+
+for (const name of readdirSync(join(ROOT, 'examples'))) {
+  t.test(`examples/${name} serves and stops without losing anything`, async (t) => {
+    const cwd = copied(t, name);
+    const service = await serving(t, 'app.mjs', cwd);
+    const ask = (path: string, init?: RequestInit): Promise<Response> =>
+      fetch(`http://127.0.0.1:${service.port}${path}`, init);
+    if (name === 'websocket') {
+      const chat = await openChat(service.port);
+      const heard = chat.next();
+      chat.send('hello');
+      t.equal(await heard, 'hello');
+      t.strictSame(await (await ask('/members')).json(), { members: 1 });
+      service.signal('SIGTERM');
+      t.equal(await chat.closed, 1012, 'it is told to come back');
+      t.strictSame(await service.exited, { code: 0, signal: null });
+      const again = await serving(t, 'app.mjs', cwd);
+      return stopsWhole(t, again, '/report?ms=2500', { members: 0 });
+    }
+    const headers = { 'Content-Type': 'application/json' };
+    const placed = await ask('/orders', { method: 'POST', headers, body: '{"item":"safe"}' });
+    t.equal(placed.status, 201);
+    t.match(await (await ask('/orders')).json(), { orders: [{ item: 'padlock' }, { id: 2, item: 'safe' }] });
+    t.equal((await ask('/orders', { method: 'POST', headers, body: '{' })).status, 400);
+    await stopsWhole(t, service, '/report?ms=2500', { orders: 2 });
+  });
+}
+
+/** The blocks of docs/application.md that are modules, in one directory. */
+function documented(t: Test): string {
+  const dir = tempDir(t);
+  for (const { note, text } of blocksOf('docs/application.md').filter(({ note }) => note.endsWith('.mjs')))
+    writeFileSync(join(dir, note), text);
+  const packages = Object.keys(manifestOf(ROOT).devDependencies ?? {});
+  installInto(dir, ['master-agent', ...packages.filter((name) => !name.startsWith('@types/'))]);
+  return dir;
+}
+
+for (const name of ['express', 'koa', 'fastify', 'hono', 'nest']) {
+  t.test(`the ${name} application of the documents serves and stops without losing anything`, async (t) => {
+    const service = await serving(t, `${name}.mjs`, documented(t));
+    const answer = await fetch(`http://127.0.0.1:${service.port}/orders`);
+    t.strictSame(await answer.json(), { orders: [] });
+    await stopsWhole(t, service, '/slow', { slow: true });
+  });
+}
+
+t.test(
+  'the WebSocket and the Socket.IO application tell their clients of a stop, which does not wait',
+  async (t) => {
+    const cwd = documented(t);
+    const service = await serving(t, 'ws.mjs', cwd);
+    const chat = await openChat(service.port);
+    const heard = chat.next();
+    chat.send('hello');
+    t.equal(await heard, 'echo hello');
+    service.signal('SIGTERM');
+    t.equal(await chat.closed, 1012);
+    t.strictSame(await service.exited, { code: 0, signal: null });
+
+    const other = await serving(t, 'socket.io.mjs', cwd);
+    const socket = io(`http://127.0.0.1:${other.port}`, { transports: ['websocket'], reconnection: false });
+    t.teardown(() => socket.close());
+    const gone = new Promise((resolve) => socket.once('disconnect', resolve));
+    t.equal(await socket.timeout(60_000).emitWithAck('echo', 'hello'), 'echo hello');
+    other.signal('SIGTERM');
+    t.equal(await gone, 'io server disconnect');
+    t.strictSame(await other.exited, { code: 0, signal: null });
+    t.match(other.report(), { cut: [], exit_code: 0 });
+  },
+);
+
+t.test('the first application and the embedded service of the documents work', async (t) => {
+  const cwd = documented(t);
+  const service = await serving(t, 'app.mjs', cwd);
+  const orders = `http://127.0.0.1:${service.port}/orders`;
+  const headers = { 'Content-Type': 'application/json' };
+  t.equal((await fetch(orders, { method: 'POST', headers, body: '{"item":"safe"}' })).status, 201);
+  t.strictSame(await (await fetch(`${orders}/1`)).json(), { id: 1, item: 'safe' });
+  t.equal((await fetch(`${orders}/2`)).status, 404);
+  service.signal('SIGTERM');
+  t.strictSame(await service.exited, { code: 0, signal: null });
+
+  const { status, stderr } = spawnSync(process.execPath, ['embed.mjs'], { cwd, encoding: 'utf8' });
+  t.equal(status, 0, stderr);
+});
+
+t.test('the application in the README works', async (t) => {
+  const cwd = tempDir(t);
+  const [block] = blocksOf('README.md').filter(({ note }) => note === 'app.mjs');
+  writeFileSync(join(cwd, 'app.mjs'), block?.text ?? '');
+  installInto(cwd, ['express']);
+  const service = await serving(t, 'app.mjs', cwd);
+  const answers = ['/hello/you', '/orders'].map((path) => fetch(`http://127.0.0.1:${service.port}${path}`));
+  const bodies = await Promise.all(answers.map(async (answer) => (await answer).json()));
+  t.strictSame(bodies, [{ hello: 'you' }, { orders: [] }]);
+});
