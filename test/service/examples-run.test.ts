@@ -20,7 +20,7 @@ function manifestOf(dir: string): Manifest {
 }
 
 function serving(t: Test, app: string, cwd: string): Promise<ServiceProcess> {
-  return ServiceProcess.running(t, { args: [app], cwd, env: { KEEP_ALIVE_TIMEOUT: '1' } });
+  return ServiceProcess.running(t, { args: [app], cwd });
 }
 
 /** Stops it while `slow` is in flight: that is answered whole, what comes meanwhile is refused, and it exits 0. */
@@ -35,6 +35,7 @@ async function stopsWhole(t: Test, service: ServiceProcess, slow: string, body: 
   t.equal(answer.status, 200);
   t.strictSame(JSON.parse(answer.body), body, 'the answer in flight is complete');
   t.strictSame(await service.exited, { code: 0, signal: null });
+  t.equal(service.report().in_flight_at_lock, 1, 'no earlier request was held for in flight');
 }
 
 async function openChat(

@@ -17,6 +17,7 @@ import { createLogger } from '../../platform/logger.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
 import { RUN } from '../../server/exchange.ts';
 import { InProcess } from '../in-process/in-process.ts';
+import { rehearse } from '../in-process/rehearsal.ts';
 import { FlightRecorder } from './flight-recorder.ts';
 import { HandedListener } from './handed-listener.ts';
 import {
@@ -128,6 +129,9 @@ class Worker {
       await this.#backend.open();
       this.#lifecycle.to('running');
       tell({ type: 'ready' });
+      rehearse(this.#config).catch((error) =>
+        this.#log.debug({ err: error }, 'The rehearsal of a stop failed'),
+      );
     }
     const beat = setInterval(() => tell({ type: 'beat', status: this.#backend.status() }), BEAT_MS);
     const exitCode = await this.#left.promise;
