@@ -68,9 +68,8 @@ for (const [name, ms] of [
 /** The only places that ask for the wall clock, and what for: timestamps that people or other processes read. */
 const WALL_CLOCK: Readonly<Record<string, string>> = {
   'server/exchange.ts': 'the time of a record',
-  'ops/status.ts': 'the deadline as a time, for people',
+  'control/facts.ts': 'the deadline as a time, for people',
   'ops/history.ts': 'when a second of the history was, for people',
-  'control/reloads.ts': 'when a reload began, in its outcome',
   'cli/reload.ts': 'compared with the outcome that another process has written',
 };
 
