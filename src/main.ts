@@ -36,7 +36,7 @@ code = await runCommand();
 await endProcess(code, POOL_MS);
 
 async function runCommand(): Promise<number> {
-  // A controller's worker, whatever the command line says.
+  // A controller's worker, with any command line.
   const isWorker = process.env[WORKER_VARIABLE] !== undefined && process.send !== undefined;
   if (!isWorker && command !== undefined) return (await command()).run(rest);
   // Before anything slow is imported: a SIGTERM without a handler ends the process without a line in the log.

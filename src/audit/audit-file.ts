@@ -94,7 +94,7 @@ export class AuditFile {
     return { before, here: seals };
   }
 
-  /** Whether the name stands for another file by now, or for none. */
+  /** Whether the path now names another file, or none. */
   async isMoved(): Promise<boolean> {
     const open = fstatSync(this.#tail.fd);
     // A file without a name loses all that is written to it, so that is looked for each time.
@@ -110,7 +110,7 @@ export class AuditFile {
     }
   }
 
-  /** Gives the file the name `.1`, and those that have a number the next one. Of these so many are kept. */
+  /** Renames the file to `.1`, and each numbered file to the next number. Keeps the first `keep` of them. */
   async rotate(keep: number): Promise<void> {
     const directory = dirname(this.name);
     const numbers = (await readdir(directory)).flatMap((entry) => numberOf(entry, basename(this.name)) ?? []);
@@ -122,7 +122,7 @@ export class AuditFile {
     await rename(this.name, `${this.name}.1`);
   }
 
-  /** Goes on in the file that the name stands for, once what was written is on disk in the old one. */
+  /** Continues in the file that the path now names, after the old one is synced. */
   async reopen(): Promise<void> {
     await this.sync();
     const fd = await withSyncedName(this.name, () => openFile(this.name, FLAGS, MODE));

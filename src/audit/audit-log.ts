@@ -34,7 +34,7 @@ export interface AuditLogOptions {
 
 /** How long a record waits for others before they are written together. */
 const BATCH_MS = 100;
-/** A batch of so many records is written at once. */
+/** A batch with this many records is written at once. */
 const BATCH_RECORDS = 2_000;
 /** Bytes that may wait for a disk that does not answer. More would end in no memory instead of in a lock. */
 const MOST_WAITING_BYTES = 32 * 1024 * 1024;
@@ -48,7 +48,7 @@ const ROTATE_MS = 1_000;
  * The audit log of one process: append-only NDJSON, each write sealed into a chain. Of several processes that write
  * one log, the first owns it: it notes the chains of the others, rotates the file and keeps the head.
  *
- * One flush is under way at a time; whoever records meanwhile joins the next. The first failure is final: the
+ * One flush runs at a time; records that come meanwhile join the next. The first failure is final: the
  * descriptor is not trusted again (after a failed fsync the kernel may have dropped the pages it could not write),
  * and what could not be written goes to the fallback.
  */
@@ -67,7 +67,7 @@ export class AuditLog {
   #spare = new Batch();
   /** Is on its way to the file. */
   #writing: Batch | undefined;
-  /** Those who wait for the records of the next flush to be on disk. */
+  /** Waiters for the records of the next flush to be on disk. */
   #joined: ((kept: boolean) => void)[] = [];
   #flushing: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -119,7 +119,7 @@ export class AuditLog {
     return this.#options.mode;
   }
 
-  /** The last seal that was written: whoever keeps it elsewhere can tell later whether the end was cut. */
+  /** The last seal that was written. Kept elsewhere, it shows later whether the end of the log was cut. */
   get head(): Head {
     return { chain: this.#chain, seq: this.#seq, hash: this.#previous };
   }
@@ -226,7 +226,7 @@ export class AuditLog {
     this.#flushing ??= this.#flushAll();
   }
 
-  /** Flushes until nobody waits for it. What comes while one flush is under way is the next one's. */
+  /** Flushes until no waiter is left. What comes during one flush belongs to the next. */
   async #flushAll(): Promise<void> {
     // Let the turn of the loop end first: all that it records goes into one write.
     await new Promise(setImmediate);
@@ -251,7 +251,7 @@ export class AuditLog {
       if (looks) await this.#readOthers();
       if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
       else if (this.#isTooLarge()) await this.#rotate();
-      // A note stands for all that was there before our last seal, so it always follows a look.
+      // A note covers everything before our last seal, so it always follows a look.
       const writers = looks && (final || others?.isDue) ? others?.news() : undefined;
       if (this.#waiting.records > 0 || final || writers !== undefined) {
         const batch = this.#waiting;

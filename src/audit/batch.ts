@@ -47,7 +47,7 @@ export class Batch {
     return { bytes: this.#bytes.subarray(0, end), hash };
   }
 
-  /** The records, for the one who takes what cannot be written. */
+  /** The records, for when they cannot be written. */
   drain(): string[] {
     const lines = this.#lines().map(String);
     this.clear();

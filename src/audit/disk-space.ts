@@ -7,7 +7,7 @@ export interface DiskSpace {
   readonly totalBytes: number;
 }
 
-/** Less than this share of the disk, and less than so many bytes, is little. */
+/** Free space counts as low below both this share of the disk and this many bytes. */
 const LITTLE = { share: 0.1, bytes: 1024 ** 3 };
 
 /** Watches the disk that a file is on, and warns before it is full: once, and again whenever half of it is gone. */
@@ -28,7 +28,7 @@ export class DiskWatch {
     return this.#space;
   }
 
-  /** Waits for nothing: a disk that does not answer holds nobody up. */
+  /** Does not wait: a disk that hangs must not delay the caller. */
   look(): void {
     statfs(this.#directory, (error, stats) => {
       if (error === null) this.#saw(stats);

@@ -24,7 +24,7 @@ export function explain(
   const lines = linesOf(records);
   const atSeal = lines.length + 1;
   const noRecord = firstThatIsNoRecord(lines);
-  // A write that was torn, or what somebody has added.
+  // A torn write, or lines that were added later.
   if (sealAt === undefined && bytes.at(-1) !== 0x0a)
     return noRecord ?? { line: lines.length, detail: 'the log ends before the end of this line' };
   if (sealAt === undefined)

@@ -42,7 +42,7 @@ export class OtherWriters {
     return this.#note([...this.#news]);
   }
 
-  /** For the first seal of a new file: everybody who may go on in it. Who wrote nothing in the old one is forgotten. */
+  /** For the first seal of a new file: every writer that may continue in it. Writers without a line in the old file are dropped. */
   all(): Writer[] {
     for (const [chain, writer] of this.#open) {
       if (writer.before) this.#open.delete(chain);

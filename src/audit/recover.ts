@@ -29,7 +29,7 @@ export interface Recovery {
   readonly ends: readonly Seal[];
 }
 
-/** An end that was not in order, as it is told on record and to operators. */
+/** How the log ended uncleanly, for the record and for operators. */
 export interface UncleanAudit {
   readonly torn_bytes: number;
   readonly aside: string | null;
@@ -47,7 +47,7 @@ const MOST_LOOKED_BYTES = 64 * CHUNK_BYTES;
 
 /**
  * Finds the end of a log before anything is added to it. What stands behind the last seal was torn by a crash: it
- * is copied to a file beside the log, then taken off the log. Only for a log that nobody is writing.
+ * is copied to a file beside the log, then taken off the log. Only for a log without a live writer.
  * @throws the system's error
  */
 export function recover(file: string): Recovery {
@@ -109,7 +109,7 @@ function moveToQuarantine(file: string, bytes: Buffer): string {
   return quarantine;
 }
 
-/** A log whose very first write was torn holds no seal either; any other file without one is somebody else's. */
+/** A log with a torn first write has no seal either; any other file without a seal is not an audit log. */
 function assertOurs(fd: number, file: string, size: number): void {
   const beginning = read(fd, 0, Math.min(size, OPENS.length)).toString('latin1');
   if (size > MOST_LOOKED_BYTES || !OPENS.startsWith(beginning))

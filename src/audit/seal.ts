@@ -66,7 +66,7 @@ export interface Seal extends SealFields {
   readonly hash: string;
 }
 
-/** SHA-256, or with a key HMAC-SHA-256: then nobody without the key can seal what they have changed. */
+/** SHA-256, or with a key HMAC-SHA-256: without the key, a changed log cannot be sealed again. */
 export function sealHash(key: Buffer | undefined): Hash | Hmac {
   return key === undefined ? createHash('sha256') : createHmac('sha256', key);
 }

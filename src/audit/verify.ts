@@ -19,7 +19,7 @@ export interface Verdict {
   readonly from: string | undefined;
   readonly to: string | undefined;
   readonly head: string | undefined;
-  /** What nobody can see from these files alone. */
+  /** What cannot be seen from these files alone. */
   readonly unseen: readonly string[];
 }
 
@@ -84,13 +84,13 @@ class Break extends Error {
 class Walk {
   readonly #options: VerifyOptions;
   readonly #chains = new Map<string, Chain>();
-  /** The last seals, of whatever chain. */
+  /** The last seals of all chains. */
   readonly #recent: Seal[] = [];
   /** Hashes that were kept as heads: of a chain's first seal, and of its last one in each file. */
   readonly #anchors = new Set<string>();
-  /** The chain of the owner who is writing, when it notes the others: before they did, logs had no such seals. */
+  /** The chain of the current owner, if it notes the others. Logs of older versions have no such seals. */
   #owner: string | undefined;
-  /** Some chain was opened by one who joined, or goes on from a file before. */
+  /** Some chain was opened by a worker, or continues from an earlier file. */
   #isShared = false;
   #records = 0;
   #seals = 0;
@@ -230,7 +230,7 @@ class Walk {
     for (const [name, chain] of this.#chains) {
       if (name === owner) continue;
       if (chain.standing === 'unknown' && this.#owner !== undefined) {
-        // One who was killed just behind a rotation has not noted who wrote into the old file to the end.
+        // An owner that was killed right after a rotation has not noted the last writers of the old file.
         if (this.#owner !== owner && chain.file !== this.#file) this.#unseen.add(unnoted(name));
         else if (chain.from !== undefined) {
           const detail = `chain ${name} is of another log: the owner of this one never noted it`;
@@ -241,7 +241,7 @@ class Walk {
     }
   }
 
-  /** Several have written without an owner who noted them, as in logs of older versions. */
+  /** Several writers without an owner that noted them, as in logs of older versions. */
   #missOwner(): void {
     if (this.#owner === undefined && this.#isShared)
       this.#unseen.add(

@@ -251,7 +251,7 @@ function parse(
   }
   // Made from the table, so it has the table's shape.
   const config = Object.fromEntries(values) as Config;
-  // Workers share these limits out, and one of them that may have nothing would serve nobody.
+  // Workers share these limits, and a worker with a share of 0 would have no limit at all.
   for (const setting of SETTINGS.filter(({ key }) => key === 'maxInFlight' || key === 'maxConnections')) {
     const limit = Number(config[setting.key] ?? 0);
     const workers = SETTINGS.find(({ key }) => key === 'workers');

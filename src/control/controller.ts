@@ -42,7 +42,7 @@ export interface ControllerParts<B extends Backend> {
 }
 
 /**
- * Owns the life of a service, whatever serves: its state, the orders to stop, the deadline, the latch, reloads, the
+ * Owns the life of a service, with any backend: its state, the orders to stop, the deadline, the latch, reloads, the
  * ops server, and what outlives the process. With workers its process runs no application code.
  */
 export class Controller<B extends Backend = Backend> {

@@ -40,7 +40,7 @@ export interface StopPlan {
   readonly cutNow: Promise<void>;
 }
 
-/** The whole stop, from top to bottom, whatever serves. */
+/** The whole stop, from top to bottom, with any backend. */
 export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownReport> {
   const { lifecycle, backend, log, cut } = parts;
   const { reason, delayMs, timeoutMs, failSafe } = plan;

@@ -31,7 +31,7 @@ export function readLatch(stateDir: string): Latch | undefined {
     if (typeof time === 'string' && typeof by === 'string' && typeof reason === 'string')
       return { time, by, reason };
   } catch {
-    // It is there, whatever it says.
+    // The file exists, even if it cannot be read.
   }
   return { time: 'an unknown time', by: 'somebody', reason: 'the latch cannot be read' };
 }

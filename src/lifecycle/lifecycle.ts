@@ -11,7 +11,7 @@ const LEGAL: Readonly<Record<State, readonly State[]>> = {
 
 /** A stop that has been ordered: why, and by when it has to be over. */
 export interface StopOrder {
-  /** `SIGTERM`, `SIGINT`, `emergency`, `crash`, or whatever an embedding program said. */
+  /** `SIGTERM`, `SIGINT`, `emergency`, `crash`, or what an embedding program has said. */
   readonly reason: string;
   /** Wall-clock time of the order, for people. */
   readonly orderedAt: Date;
@@ -22,7 +22,7 @@ export interface StopOrder {
 }
 
 /**
- * The one owner of the service's state. Everything else asks it: the gate whether to admit, the doors what to say,
+ * The one owner of the service's state. Everything else asks it: the gate whether to admit, the routes what to answer,
  * the handlers (through `stopping`) whether to hurry. Nothing keeps a flag beside it.
  */
 export class Lifecycle {
@@ -73,7 +73,7 @@ export class Lifecycle {
     return this.#order;
   }
 
-  /** Refuses requests from now on. A worker that has locked itself is told so once more by its controller. */
+  /** Refuses requests from now on. May be called again: a controller locks a worker that has locked itself. */
   lock(): void {
     if (this.#state !== 'stopping') this.to('stopping');
   }
@@ -84,7 +84,7 @@ export class Lifecycle {
       throw new Error(`lifecycle: no way from ${this.#state} to ${next}`);
     this.#state = next;
     this.#since = new Date();
-    // After the assignment: whoever is woken by it already finds the gate locked.
+    // After the assignment: a listener already finds the gate locked.
     if (next === 'stopping') this.#stopping.abort(new Error('the service is stopping'));
     this.#changed(next);
   }

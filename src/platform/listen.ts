@@ -111,7 +111,7 @@ export async function holdSocket(host: string, port: number): Promise<HeldSocket
       address === undefined ? create(null, 0, 4, fd) : create(address.address, port, address.family);
     if (typeof handle === 'number') throw systemError(getSystemErrorName(handle));
     if (!isBoundHandle(handle)) return undefined;
-    // That the address is taken is not told at once, and who then listens does so on any port.
+    // A taken address is not reported at once, and a listener would then get any free port.
     const bound = { port: 0 };
     const result = handle.getsockname(bound);
     if (result === 0 && (fd !== undefined || port === 0 || bound.port === port))

@@ -23,7 +23,7 @@ export function signalNumber(signal: NodeJS.Signals): number {
 }
 
 /**
- * Catches the signals from the first moment on and keeps what they decided until somebody can act on it. `main`
+ * Catches signals from the first moment and keeps what they asked for until a service can act on it. `main`
  * installs it before it imports anything slow: a SIGTERM that comes before a handler exists ends the process by
  * default, without a line in the log.
  */
@@ -60,7 +60,7 @@ export class SignalTrap {
     };
   }
 
-  /** Listens, whatever the application does: a library that tidies up takes the listeners of others with it. */
+  /** Listens again after the application has removed listeners: some libraries remove those of others too. */
   #keep(name: string, listener: Listener): void {
     this.#kept.set(name, listener);
     process.on(name as 'exit', listener);

@@ -11,7 +11,7 @@ import { makeDirectory } from './atomic-file.ts';
 import { within } from './deadline.ts';
 import { identityOf, type ProcessIdentity, parseIdentity } from './process-identity.ts';
 
-/** How long a holder may take to say who it is. One whose event loop is blocked does not say it, and still holds. */
+/** How long a holder may take to identify itself. A holder with a blocked event loop stays silent and still holds. */
 const ANSWER_MS = 1_000;
 /** Each round that fails has lost to another start, which then holds the lock or is dead. */
 const ROUNDS = 20;

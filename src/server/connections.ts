@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { Exchange, Outcome } from './exchange.ts';
 import type { GatedResponse } from './messages.ts';
 
-/** How long a connection whose last answer is sent may still deliver what nobody reads. */
+/** After the last answer, how long the rest of a body is read and dropped. */
 const LINGER_MS = 2_000;
 
 /** Where a socket keeps its connection: a property is found faster than an entry of a map. */
@@ -89,7 +89,7 @@ export class Connection {
     return this.sending && this.#last?.request === this.#latest ? this.#last : undefined;
   }
 
-  /** Whether what comes is no longer read as a request, whatever the parser makes of it. */
+  /** Whether bytes that still come are no longer read as requests, even if the parser finds some. */
   get readsNoMore(): boolean {
     return this.#lastStep !== undefined;
   }
@@ -129,7 +129,7 @@ export class Connection {
     if (this.#closesAfter === exchange) this.#closesAfter = undefined;
     if (this.#latestResponse === exchange.response) this.#latestResponse = undefined;
     this.#requestOver();
-    // What still comes of a body that nobody has read does not belong to a next request either.
+    // The rest of an unread body does not belong to the next request either.
     if (!exchange.request.complete) exchange.request.once('end', () => this.#requestOver());
     // An idle connection holds nothing of what was on it.
     else if (this.#latest === exchange.request) this.#latest = undefined;
@@ -155,7 +155,7 @@ export class Connection {
     if (response.exchange === undefined) this.#refusedUnanswered -= 1;
   }
 
-  /** Notes a refusal that is answered at once, whatever is in front of it. */
+  /** Notes a refusal that is answered at once, even behind unanswered requests. */
   noteRefused(): void {
     this.#refusedUnanswered += 1;
     this.#requestOver();
@@ -184,14 +184,10 @@ export class Connection {
       if (this.#input === 'parsed') this.#input = 'overran';
       this.socket.pause();
       // node:http resumes the socket whenever a body is read or dropped.
-      this.socket.on('resume', this.#pauseAgain);
+      this.socket.on('resume', pause);
     }
     this.#waiting.push(response);
   }
-
-  readonly #pauseAgain = (): void => {
-    this.socket.pause();
-  };
 
   /** The next one that may go to the gate. When none is left the socket is read again. */
   takeWaiting(mostUnanswered: number): GatedResponse | undefined {
@@ -201,7 +197,7 @@ export class Connection {
     if (this.#nextWaiting >= this.#waiting.length) {
       this.#waiting = undefined;
       this.#nextWaiting = 0;
-      this.socket.off('resume', this.#pauseAgain);
+      this.socket.off('resume', pause);
       this.socket.resume();
     }
     return response;
@@ -281,7 +277,7 @@ export class Connection {
     if (this.#input === 'dropped') return;
     this.#input = 'dropped';
     const { socket } = this;
-    socket.off('resume', this.#pauseAgain);
+    socket.off('resume', pause);
     const drop = (): void => {
       socket.removeAllListeners('data');
       socket.on('data', () => undefined);
@@ -292,6 +288,15 @@ export class Connection {
     if (socket.isPaused()) socket.once('resume', drop).resume();
     else drop();
   }
+}
+
+// One function for all sockets: an idle connection costs no closures.
+function pause(this: Socket): void {
+  this.pause();
+}
+
+function close(this: Socket): void {
+  Connection.of(this)?.close();
 }
 
 function destroyAfterFlush(socket: Socket): void {
@@ -343,7 +348,7 @@ export class Connections {
     this.#open.add(connection);
     socket[CONNECTION] = connection;
     // node:http calls this after an answer that ends the connection.
-    socket.destroySoon = () => connection.close();
+    socket.destroySoon = close;
     return connection;
   }
 
@@ -353,7 +358,7 @@ export class Connections {
     if (this.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  /** The connection that a request came on. Undefined when its socket was none of ours. */
+  /** The connection that a request came on. Undefined for a socket that was not opened here. */
   arrived(request: IncomingMessage, response?: ServerResponse): Connection | undefined {
     this.#arrivals += 1;
     const connection = request.socket[CONNECTION];

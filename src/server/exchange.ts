@@ -271,7 +271,7 @@ export class Exchange implements Context {
   end(nowMs = performance.now()): Outcome | undefined {
     if (this.#state === 'ended') return undefined;
     const { response } = this;
-    // A handler may well write a whole answer when it learns of the cut: there is nobody left to read it.
+    // A handler may write a whole answer when it learns of the cut, but no client is left to read it.
     const isWhole = response === undefined || response.writableFinished;
     const outcome: Outcome = this.#state === 'cut' ? 'cut' : isWhole ? 'completed' : 'aborted';
     this.#state = 'ended';
@@ -306,7 +306,7 @@ export class Exchange implements Context {
 let stampedMs = Number.NEGATIVE_INFINITY;
 let stamp = '';
 
-/** The time as ISO 8601, written out once for all who ask within a millisecond. */
+/** The time as ISO 8601, formatted once per millisecond. */
 function timestamp(nowMs: number): string {
   if (nowMs - stampedMs >= 1) {
     stampedMs = nowMs;

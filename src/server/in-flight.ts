@@ -47,7 +47,7 @@ export class InFlight {
 
   /** Resolves when nothing is in flight, whichever thread the last one leaves from. */
   async drained(): Promise<void> {
-    // Set before the count is read: who leaves after that read finds the mark and wakes us.
+    // Set before the count is read: a request that leaves after that read finds the mark and wakes us.
     Atomics.store(this.#cells, WATCHED, 1);
     for (;;) {
       const count = this.count;

@@ -7,16 +7,16 @@ import type { Exchange } from './exchange.ts';
 type Listener = (...args: any[]) => void;
 
 /**
- * A request that ends in silence when nobody reads it. Once it is answered, node:http resumes it, and the stream reads,
- * ends, is destroyed and closed, an event and a turn of the loop each, which costs more than all that we do for it.
- * When the request is complete, nothing of it is left to read and nobody listens, it says that it is over, and is left
- * as it is: the first listener makes up for it.
+ * A request that skips node:http's teardown when it is unread. After the answer node:http resumes the request, and the
+ * stream reads, ends, is destroyed and closes, with an event or a turn of the loop for each: more work than the rest of
+ * this service does for it. A complete request with nothing left to read and no listener only reports that it has
+ * ended. The first listener added later runs the teardown after all.
  */
 export class GatedRequest extends IncomingMessage {
   #silent = false;
 
   static {
-    // What a request says of itself that is over. An accessor that Node no longer has there stays as it is.
+    // What an ended request reports. An accessor that Node no longer has there stays as it is.
     const over = { readable: false, readableEnded: true, destroyed: true, closed: true };
     for (const [name, value] of Object.entries(over)) {
       const { get, set } = Object.getOwnPropertyDescriptor(Readable.prototype, name) ?? {};

@@ -44,7 +44,7 @@ export interface GatedServer {
 /** How often node:http looks for requests that are late. Its default of 30 s makes a 10 s limit a 40 s one. */
 const LATENESS_CHECK_MS = 1_000;
 
-/** Fields of a request. By itself node:http reads so many and drops the rest without a word. */
+/** Most header fields of a request. By default node:http reads this many and silently drops the rest. */
 const MOST_FIELDS = 1_000;
 
 /** How long connections that are too many are counted before one line in the log sums them up. */
@@ -97,14 +97,23 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
 
   function onConnection(socket: Socket): void {
-    const connection = connections.open(socket);
+    connections.open(socket);
     // node:http ends our side as soon as the client has ended its own: what is held for it is answered before that.
-    socket.prependListener('end', () => gate.answerHeld(connection));
-    socket.on('close', () => {
-      connections.closed(connection);
-      // Responses queued behind the current one get no `close` event of their own from Node.
-      for (const exchange of connection.exchanges()) end(connection, exchange);
-    });
+    socket.prependListener('end', onEnd);
+    socket.on('close', onClose);
+  }
+
+  function onEnd(this: Socket): void {
+    const connection = Connection.of(this);
+    if (connection !== undefined) gate.answerHeld(connection);
+  }
+
+  function onClose(this: Socket): void {
+    const connection = Connection.of(this);
+    if (connection === undefined) return;
+    connections.closed(connection);
+    // Responses queued behind the current one get no `close` event of their own from Node.
+    for (const exchange of connection.exchanges()) end(connection, exchange);
   }
 
   /** One more than may be open: node:http has closed it. Told once a second, for there may be thousands. */

@@ -120,9 +120,9 @@ export class InProcess implements Backend {
     this.#loopDelay.begin();
     const { startTimeoutMs } = this.#config;
     this.#starting = this.#startApp();
-    // A start that fails when nobody waits for it any more is no crash.
+    // A start that fails after it was abandoned is not a crash.
     this.#starting.catch(() => undefined);
-    // A stop gives the application a moment to settle, in `close`; nobody waits for it here any longer.
+    // After a stop was ordered, only `close` still waits for the application to settle.
     const settled = Promise.race([this.#starting, aborted(this.#host.lifecycle.stopping)]);
     if (await within(startTimeoutMs, settled)) return;
     const told = `APP: the application had not started after ${seconds(startTimeoutMs)}s (START_TIMEOUT)`;
@@ -137,7 +137,7 @@ export class InProcess implements Backend {
     try {
       await app.start?.({ log, config: this.#config, stopping: lifecycle.stopping });
       if (lifecycle.state === 'stopped') {
-        // It was given up long ago: nobody else will let go of what it has opened.
+        // The start was abandoned, and this is the last chance to release what it has opened.
         await app.stop?.();
         return;
       }
@@ -194,7 +194,7 @@ export class InProcess implements Backend {
   /** The state that follows is the lifecycle's, which the gate and the handlers read. */
   stopOrdered(): void {}
 
-  /** May be called again: a worker that has locked itself is told to later. */
+  /** May be called again: a worker that has locked itself is still called by its controller. */
   async lock(): Promise<number> {
     this.#endStallWatch();
     this.#endStallWatch = watchStalledBodies(this.#connections, (exchange) =>

@@ -3,7 +3,7 @@ import type { LoopDelayFigures } from '../../ops/status.ts';
 
 /** How often the loop is asked whether it turns. */
 const RESOLUTION_MS = 20;
-/** What is told is about this time at least: two who ask at once are told the same. */
+/** Figures cover at least this long: two readers at the same moment get the same ones. */
 const WINDOW_MS = 900;
 
 /** Watches how late this process's event loop is. It has no timer of JavaScript's, and keeps no process alive. */
@@ -20,7 +20,7 @@ export class LoopDelay {
     this.#histogram.disable();
   }
 
-  /** Between the two last who asked, a second apart or more; null before there are two. */
+  /** Between the last two reads a second or more apart; null before there are two. */
   read(): LoopDelayFigures | null {
     const now = performance.now();
     if (now - this.#sinceMs >= WINDOW_MS && this.#histogram.count > 0) {

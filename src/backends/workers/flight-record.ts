@@ -60,7 +60,7 @@ export function openFlightFile(elsewhere: string): number {
   return fd;
 }
 
-/** Milliseconds of the clock that all processes of a machine share, and that nobody sets. */
+/** Milliseconds of the monotonic clock, which all processes of a machine share. */
 export function machineMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }

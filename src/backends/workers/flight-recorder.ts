@@ -55,6 +55,8 @@ const { slotBytes, lengthAt, methodAt, begunAt, pathAt, pathBytes } = LAYOUT;
  * names one that is over. What came in the last few milliseconds of a process that is killed is in no file.
  */
 export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
+  /** Resolves when the thread runs: what is admitted before that is in no file until then. */
+  readonly started: Promise<void>;
   readonly #fd: number;
   readonly #failed: (error: Error) => void;
   readonly #cells = new Int32Array(new SharedArrayBuffer(CELLS.count * 4));
@@ -80,13 +82,14 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
       states: this.#states.buffer as SharedArrayBuffer,
       slots: this.#bytes.buffer as unknown as SharedArrayBuffer,
     };
-    // Options of this process, such as a loader, are none of the thread's business.
+    // The thread does not need this process's options, such as a loader.
     const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {
       workerData: data,
       execArgv: [],
     });
     thread.on('error', failed);
     thread.unref();
+    this.started = new Promise((resolve) => thread.once('online', resolve));
   }
 
   begin({
@@ -111,7 +114,7 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
     // A call out of JavaScript takes longer than a short loop.
     if (length > SHORT_PATH) bytes.write(url, at + pathAt, Math.min(length, pathBytes), 'latin1');
     else for (let n = 0; n < length; n += 1) bytes[at + pathAt + n] = url.charCodeAt(n);
-    // Stored last, and atomically: who sees it sees all of the above.
+    // Stored last, and atomically: a reader that sees it sees all of the above.
     Atomics.store(this.#states, slot, SLOT.taken);
     if (Atomics.load(this.#cells, CELLS.idle) === 1) this.#wake();
     return slot;

@@ -3,7 +3,7 @@ import { workerData } from 'node:worker_threads';
 
 /*
  * The thread of a flight recorder. It copies what is in flight into a file that outlives the process. It also ends a
- * process that stands still although its controller is gone: nobody else would.
+ * process that stands still although its controller is gone: no other process would.
  *
  * Plain JavaScript: a thread gets no loader that the process may have for TypeScript.
  */
@@ -31,7 +31,7 @@ let orphanedMsAgo = 0;
 for (;;) {
   if (!record()) {
     Atomics.store(cells, CELLS.idle, 1);
-    // Once more: what came before the mark was set has woken nobody.
+    // Once more: a record that came before the mark was set has not woken this thread.
     if (!record()) Atomics.wait(cells, CELLS.idle, 1, LOOK_MS);
     Atomics.store(cells, CELLS.idle, 0);
   }

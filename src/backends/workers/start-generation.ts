@@ -94,7 +94,7 @@ async function becomeReady(worker: WorkerHandle, timeoutMs: number): Promise<Sta
   return outcome === undefined ? late : outcome.failure;
 }
 
-/** Waits the longer the more failures there were, and not at all before the first; a stop ends the wait. */
+/** Waits longer after each failure, and not at all before the first. A stop ends the wait. */
 export async function backOff(failures: number, signal: AbortSignal): Promise<void> {
   const ms = failures <= 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);
   await delay(ms, undefined, { signal }).catch(() => undefined);

@@ -221,7 +221,7 @@ export class WorkerHandle {
     return count ?? (this.alive ? this.inFlight.count : 0);
   }
 
-  /** One that has not come as far as serving has nothing in flight, whatever its start is doing. */
+  /** A worker that has not served yet has nothing in flight. */
   async drained(): Promise<void> {
     if (this.#hasServed) await this.#call('drained', undefined);
   }
@@ -279,7 +279,7 @@ export class WorkerHandle {
 
   /**
    * Hands over a connection. It is kept open here too until the worker has said that it has taken it: of one that
-   * ends before that, blocked or killed, it comes back and is given to somebody else.
+   * ends before that, blocked or killed, it comes back and goes to another worker.
    */
   hand(socket: Socket): void {
     this.#serial += 1;

@@ -22,9 +22,9 @@ import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 const SETTLED_MS = 10_000;
 /** The longest that idle connections may keep a retired worker. */
 const LONGEST_LINGER_MS = 90_000;
-/** How long workers may take to listen before those that did so far are told to leave. */
+/** How long new workers may take to listen before the old ones stop accepting. */
 const LISTEN_MS = 2_000;
-/** How long workers may take to answer when somebody asks for figures. */
+/** How long workers may take to answer a request for figures. */
 const ANSWER_MS = 500;
 /** How long the system may take to end processes that were killed. */
 const REAP_MS = 2_000;

@@ -33,6 +33,8 @@ import {
 
 /** What the audit log gets to be closed, however little is left. */
 const LEAST_AUDIT_MS = 500;
+/** How long the recorder's thread may take to run before the worker serves without it. */
+const RECORDER_MS = 5_000;
 
 /** An in-process backend in a process of its own, which a controller calls over the channel. */
 export async function work(signals: SignalTrap): Promise<ExitCode> {
@@ -69,6 +71,7 @@ class Worker {
   readonly #listener = new HandedListener();
   readonly #lifecycle = new Lifecycle();
   readonly #backend: InProcess;
+  readonly #recorder: FlightRecorder;
   readonly #questions = new Map<number, Deferred<AdminAnswer>>();
   readonly #left = deferred<ExitCode>();
   #audit: AuditLog | undefined;
@@ -88,7 +91,7 @@ class Worker {
       auditLost: (error) => this.#auditLost(error),
       changed: () => undefined,
     };
-    const recorder = new FlightRecorder({
+    this.#recorder = new FlightRecorder({
       fd: FLIGHT_FD,
       run: RUN,
       controller: process.ppid,
@@ -99,7 +102,7 @@ class Worker {
       app: config.app ?? {},
       config,
       listener: this.#listener,
-      recorder,
+      recorder: this.#recorder,
     });
   }
 
@@ -123,8 +126,13 @@ class Worker {
       joins: true,
     });
     // A stop may have been ordered before this process could hear of it.
-    if (this.#lifecycle.state === 'starting')
-      await Promise.race([this.#backend.start(this.#audit), this.#left.promise]);
+    if (this.#lifecycle.state === 'starting') {
+      const started = Promise.all([
+        this.#backend.start(this.#audit),
+        within(RECORDER_MS, this.#recorder.started),
+      ]);
+      await Promise.race([started, this.#left.promise]);
+    }
     if (this.#lifecycle.state === 'starting') {
       await this.#backend.open();
       this.#lifecycle.to('running');
@@ -142,7 +150,7 @@ class Worker {
   #hear(message: ToWorker, handle: unknown): void {
     switch (message.type) {
       case 'connection':
-        // Told before a byte is read: what was not taken can still be given to somebody else.
+        // Reported before a byte is read: a connection that was not taken can still go to another worker.
         tell({ type: 'taken', number: message.number });
         // It may have been closed while it was on its way.
         if (handle instanceof Socket) this.#listener.take(handle);

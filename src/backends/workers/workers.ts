@@ -32,7 +32,7 @@ import { WorkerPool } from './worker-pool.ts';
 
 /**
  * Worker processes, each with the application and its HTTP server. This process accepts for them and gives each its
- * share. One that is alone accepts by itself, from a socket that is held here: who comes while it is replaced waits there.
+ * share. A single worker accepts by itself, from a socket held here: while it is replaced, clients wait in that socket.
  */
 export class Workers implements Backend {
   readonly #pool: WorkerPool;
