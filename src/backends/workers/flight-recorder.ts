@@ -61,10 +61,11 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
   readonly #failed: (error: Error) => void;
   readonly #cells = new Int32Array(new SharedArrayBuffer(CELLS.count * 4));
   readonly #states = new Int32Array(new SharedArrayBuffer(LAYOUT.slots * 4));
-  readonly #bytes = Buffer.from(new SharedArrayBuffer(LAYOUT.slots * slotBytes));
-  readonly #longs = new Uint32Array(this.#bytes.buffer);
-  readonly #shorts = new Uint16Array(this.#bytes.buffer);
-  readonly #doubles = new Float64Array(this.#bytes.buffer);
+  readonly #slots = new SharedArrayBuffer(LAYOUT.slots * slotBytes);
+  readonly #bytes = Buffer.from(this.#slots);
+  readonly #longs = new Uint32Array(this.#slots);
+  readonly #shorts = new Uint16Array(this.#slots);
+  readonly #doubles = new Float64Array(this.#slots);
   readonly #free = Array.from({ length: LAYOUT.slots }, (_, index) => LAYOUT.slots - 1 - index);
   readonly #end = new Uint32Array(1);
 
@@ -80,7 +81,7 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
       ...{ fd, controller, orphanedMs, recordMs: RECORD_MS, names: { LAYOUT, CELLS, SLOT } },
       cells: this.#cells.buffer as SharedArrayBuffer,
       states: this.#states.buffer as SharedArrayBuffer,
-      slots: this.#bytes.buffer as unknown as SharedArrayBuffer,
+      slots: this.#slots,
     };
     // The thread does not need this process's options, such as a loader.
     const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {
@@ -134,7 +135,7 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
     try {
       writeSync(this.#fd, this.#end, 0, 4, LAYOUT.endsAt + slot * 4);
     } catch (error) {
-      this.#failed(error as Error);
+      this.#failed(error instanceof Error ? error : new Error(String(error)));
     }
   }
 

@@ -18,7 +18,7 @@ const slots = new Uint8Array(data.slots);
 /** What this thread writes: a copy that the main thread does not change under a write. */
 const copy = Buffer.alloc(slots.length);
 const head = Buffer.alloc(4);
-/** Nobody changes it: a wait for it is a sleep. */
+/** It never changes, so a wait for it is a sleep. */
 const never = new Int32Array(new SharedArrayBuffer(4));
 
 /** How often it looks for its controller when nothing comes, and how long the loop may stand still without one. */
