@@ -3,7 +3,6 @@ import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
 import { rehearse } from '../backends/in-process/rehearsal.ts';
-import { Workers } from '../backends/workers/workers.ts';
 import { readEnvironment } from '../config/environment.ts';
 import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
@@ -61,7 +60,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     const controller = new Controller({
       config,
       log,
-      backend: backendOf({ config, variables }),
+      backend: await chooseBackend({ config, variables }),
       notifier: await createNotifier(),
       configure: () => configure(app),
     });
@@ -87,10 +86,12 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   }
 }
 
-function backendOf(settings: Settings): (host: Host) => Backend {
+/** Loads workers only where they are wanted: a start is quicker without. */
+async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
   const { config } = settings;
-  return (host) =>
-    config.workers > 0 ? new Workers(host, settings) : new InProcess(host, { app: config.app ?? {}, config });
+  if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config });
+  const { Workers } = await import('../backends/workers/workers.ts');
+  return (host) => new Workers(host, settings);
 }
 
 /** The settings, and the variables for workers with what was decided here filled in. */
