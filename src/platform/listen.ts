@@ -1,7 +1,14 @@
 import type { SendHandle } from 'node:child_process';
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
-import net, { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
+import net, {
+  type AddressInfo,
+  connect,
+  createServer,
+  Server as NetServer,
+  type Server,
+  type Socket,
+} from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
@@ -129,6 +136,16 @@ type BoundHandle = SendHandle & { getsockname(out: { port: number }): number; cl
 function isBoundHandle(handle: unknown): handle is BoundHandle {
   if (typeof handle !== 'object' || handle === null) return false;
   return ['getsockname', 'close'].every((name) => typeof Reflect.get(handle, name) === 'function');
+}
+
+/**
+ * Stops the reading that begins when a connection comes from another process, so that it can go on to a third one. Call
+ * it in the turn in which the connection came.
+ */
+export function unread(socket: Socket): Socket {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  if (typeof handle === 'object' && handle !== null) Reflect.get(handle, 'readStop')?.call(handle);
+  return socket;
 }
 
 /** Why a process cannot listen on a held socket. */

@@ -24,7 +24,6 @@ import { InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
-import { closeAcceptQueue } from '../accept-queue.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
@@ -228,7 +227,7 @@ export class InProcess implements Backend {
   async drainAcceptQueue(): Promise<number> {
     if (this.#listener.accepting) {
       this.hold();
-      await closeAcceptQueue(this.server, () => this.#connections.arrivals);
+      await this.#listener.closeQueue(() => this.#connections.arrivals);
     }
     return this.release();
   }
