@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
+import type { Lifecycle } from '../../lifecycle/lifecycle.ts';
 import { stopAccepting, urlOf } from '../../platform/listen.ts';
 import { closeAcceptQueue } from '../accept-queue.ts';
 import type { Listener } from '../in-process/listener.ts';
@@ -12,6 +13,7 @@ export const ACCEPT_OPTIONS = { pauseOnConnect: true, allowHalfOpen: true, noDel
 /** Connections from a socket that the controller holds for all workers, or that it has accepted itself. */
 export class HandedListener implements Listener {
   readonly where = "the controller's address";
+  readonly #lifecycle: Lifecycle;
   readonly #shares: Shares | undefined;
   readonly #passOn: (socket: Socket, failed: () => void) => void;
   readonly #acceptor: NetServer;
@@ -20,7 +22,12 @@ export class HandedListener implements Listener {
   #connections = 0;
 
   /** @param passOn has another worker take a connection; calls `failed` when that is not possible */
-  constructor(shares: Shares | undefined, passOn: (socket: Socket, failed: () => void) => void) {
+  constructor(
+    lifecycle: Lifecycle,
+    shares: Shares | undefined,
+    passOn: (socket: Socket, failed: () => void) => void,
+  ) {
+    this.#lifecycle = lifecycle;
     this.#shares = shares;
     this.#passOn = passOn;
     this.#acceptor = createServer(ACCEPT_OPTIONS, (socket) => this.#accept(socket));
@@ -42,12 +49,13 @@ export class HandedListener implements Listener {
   }
 
   #accept(socket: Socket): void {
-    if (this.accepting && this.#shares?.mustPassOn(this.#most))
-      this.#passOn(socket, () => this.#take(socket));
+    // Once it stops, the others do too: one of them may be about to leave.
+    const mayPassOn = this.accepting && this.#lifecycle.state === 'running';
+    if (mayPassOn && this.#shares?.mustPassOn(this.#most)) this.#passOn(socket, () => this.take(socket));
     else this.#take(socket);
   }
 
-  /** Takes a connection from the controller. */
+  /** Takes a connection from the controller, or one that could not be passed on. */
   take(socket: Socket): void {
     this.#shares?.handed();
     this.#take(socket);

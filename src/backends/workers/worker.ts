@@ -102,7 +102,7 @@ class Worker {
     });
     const slot = Number(process.env[WORKER_VARIABLE]);
     const shares = config.workers > 1 ? new Shares(SHARES_FD, slot, config.workers) : undefined;
-    this.#listener = new HandedListener(shares, passOn);
+    this.#listener = new HandedListener(this.#lifecycle, shares, passOn);
     this.#backend = new InProcess(host, {
       app: config.app ?? {},
       config,
