@@ -11,10 +11,12 @@ const POOL_MS = 250;
 
 /** The first word of the command line. Anything else is the path of an application to serve. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
+  check: () => import('./cli/check.ts'),
   stop: () => import('./cli/stop.ts'),
   reload: () => import('./cli/reload.ts'),
   reopen: () => import('./cli/reopen.ts'),
   status: () => import('./cli/status.ts'),
+  emergency: () => import('./cli/emergency.ts'),
   unlatch: () => import('./cli/unlatch.ts'),
   'verify-audit': () => import('./cli/verify-audit.ts'),
   conformance: () => import('./cli/conformance.ts'),
