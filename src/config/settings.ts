@@ -269,7 +269,7 @@ function parse(
     mistakes.push(`${title('adminToken')} and ${title('adminTokenFile')} are both set: set only one of them`);
   const shareAddress =
     host === opsHost || [host, opsHost].some((name) => name === '0.0.0.0' || name === '::');
-  if (port !== 0 && port === opsPort && shareAddress)
+  if (port > 0 && port === opsPort && shareAddress)
     mistakes.push(`${title('opsPort')}: want another port than ${title('port')}, got ${port} for both`);
   // Workers share these limits, and a worker with a share of 0 would have no limit at all.
   for (const key of ['maxInFlight', 'maxConnections'] as const) {

@@ -22,7 +22,7 @@ for (const WORKERS of ['0', '1']) {
       t.strictSame(
         second.lines.filter((line) => !line.startsWith('INFO: ')),
         [
-          `FATAL: STATE_DIR: want no other service in "${stateDir}", got process ${first.pid} on ${hostname()}, which is alive`,
+          `FATAL: STATE_DIR: "${stateDir}" is in use by process ${first.pid} on ${hostname()}, which is alive`,
         ],
       );
     };

@@ -50,7 +50,7 @@ t.test(
       t.strictSame(await refused.exited, { code: 75, signal: null });
       t.strictSame(refused.lines.slice(1), [
         `FATAL: Latched by an emergency shutdown at ${JSON.parse(kept).time} by 127.0.0.1 ` +
-          '("smoke in the \\"server\\" room"). To start again: master-agent unlatch',
+          '("smoke in the \\"server\\" room"). To start again: master-agent unlatch --reason "why it may start again"',
       ]);
     }
     t.equal(readRecords(file, 'open').length, 1, 'a start that is refused opens nothing');
