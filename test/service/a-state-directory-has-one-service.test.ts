@@ -54,7 +54,7 @@ t.test('a stopped process holds it, too', async (t) => {
   t.strictSame(await holderOf(service.stateDir), { kind: 'silent' });
   const second = ServiceProcess.spawn(t, { stateDir: service.stateDir });
   t.strictSame(await second.exited, { code: 78, signal: null });
-  t.match(second.lines.at(-1), /got a process that is alive and does not answer$/);
+  t.match(second.lines.at(-1), /is in use by a process that is alive and does not answer$/);
 });
 
 t.test('of many that lock at once one wins, over a dead lock and in a long path', async (t) => {

@@ -59,7 +59,7 @@ t.test(
     t.equal(noReason.code, 78);
     t.match(
       noReason.lines.at(-1),
-      /^master-agent: --reason: want a text that says why it may start again, got nothing/,
+      /^master-agent: Say why it may start again: --reason TEXT/,
     );
     t.match(await command(t, ['unlatch', '--reason', '  '], options), { code: 78 });
     t.ok(existsSync(latch));
