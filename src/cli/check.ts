@@ -68,11 +68,18 @@ function assertUsable(setting: string, directory: string | undefined): void {
 
 /** @throws ConfigError also for what ends a start with 70 */
 async function checkApp(path: string, timeoutMs: number): Promise<void> {
+  const ended = (): void => {
+    process.stderr.write(`master-agent: APP: ${path} ended the process when it was imported\n`);
+    process.exitCode = ExitCode.Config;
+  };
+  process.once('exit', ended);
   try {
     assertAppFile(path);
     if (await within(timeoutMs, loadApp(path))) return;
   } catch (error) {
     throw new ConfigError([messageOf(error)], { cause: error });
+  } finally {
+    process.off('exit', ended);
   }
   throw new ConfigError([`APP: ${path} was not imported after ${seconds(timeoutMs)}s (START_TIMEOUT)`]);
 }
