@@ -33,7 +33,9 @@ export function placeOfSyntaxError(path: string, { message, stack = '' }: Syntax
     timeout: SEARCH_MS,
     env,
   });
-  return stderr.includes(`\nSyntaxError: ${message}\n`) ? placeIn(stderr) : undefined;
+  // Null when it could not be started.
+  const told = String(stderr);
+  return told.includes(`\nSyntaxError: ${message}\n`) ? placeIn(told) : undefined;
 }
 
 function placeIn(text: string): string | undefined {
