@@ -9,6 +9,7 @@ import { ExitCode } from '../exit-code.ts';
 import { seconds, within } from '../platform/deadline.ts';
 import { readAuditKey, readToken } from '../platform/secrets.ts';
 import { command, say } from './command.ts';
+import { complain } from './help.ts';
 
 const HELP = `usage: master-agent check [APP]
 
@@ -68,10 +69,7 @@ function assertUsable(setting: string, directory: string | undefined): void {
 
 /** @throws ConfigError also for what ends a start with 70 */
 async function checkApp(path: string, timeoutMs: number): Promise<void> {
-  const ended = (): void => {
-    process.stderr.write(`master-agent: APP: ${path} ended the process when it was imported\n`);
-    process.exitCode = ExitCode.Config;
-  };
+  const ended = (): void => void complain(`APP: ${path} ended the process when it was imported`);
   process.once('exit', ended);
   try {
     assertAppFile(path);
