@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import { type App, type AppSource, loadApp } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import { assertReloadable, type Config } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -176,15 +176,13 @@ export class InProcess implements Backend {
     };
   }
 
-  async reload({ config }: Settings): Promise<'Settings reloaded'> {
-    const frozen = frozenDifferences(this.#config, config);
-    if (frozen.length > 0)
-      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+  async reload({ config }: Settings): Promise<'settings'> {
+    assertReloadable(this.#config, config, 'process');
     this.#config = config;
     this.#gate.configure(config);
     applyLimits(this.server, config);
     this.#generation += 1;
-    return 'Settings reloaded';
+    return 'settings';
   }
 
   /** The one audit log of this process is its controller's. */

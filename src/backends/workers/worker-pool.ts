@@ -11,6 +11,7 @@ import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
 import type { HeldSocket } from '../../platform/listen.ts';
+import { plural } from '../../plural.ts';
 import { Balancer } from './balancer.ts';
 import { RECORD_MS } from './flight-recorder.ts';
 import { BEAT_MS, type Calls } from './messages.ts';
@@ -304,7 +305,7 @@ export class WorkerPool {
       if (was !== 'cut') {
         const more = lost.unnamed > 0 ? `, ${lost.unnamed} of them not named` : '';
         this.#log.warn(
-          `Worker ${pid} had ${count} requests in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
+          `Worker ${pid} had ${plural(count, 'request')} in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
         );
         this.#host.cut(lost.requests);
       }

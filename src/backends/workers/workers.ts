@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:net';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import { assertReloadable, type Config } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -141,15 +141,13 @@ export class Workers implements Backend {
   }
 
   /** New workers with the code and the settings on disk; the old ones retire when all new ones are ready. */
-  async reload(settings: Settings): Promise<'Reloaded'> {
-    const frozen = frozenDifferences(this.#config, settings.config, 'workers');
-    if (frozen.length > 0)
-      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+  async reload(settings: Settings): Promise<'code and settings'> {
+    assertReloadable(this.#config, settings.config, 'workers');
     const plan = makePlan(this.generation + 1, settings);
     const workers = await this.#pool.startGeneration(plan);
     this.#settings = settings;
     await this.#pool.activate(workers, plan);
-    return 'Reloaded';
+    return 'code and settings';
   }
 
   reopen(): void {
