@@ -110,14 +110,19 @@ export class AuditFile {
     }
   }
 
-  /** Renames the file to `.1`, and each numbered file to the next number. Keeps the first `keep` of them. */
+  /**
+   * Renames the file to `.1`, and each numbered file, compressed ones (`.gz`) too, to the next number. Keeps the first
+   * `keep` of them.
+   */
   async rotate(keep: number): Promise<void> {
     const directory = dirname(this.name);
-    const numbers = (await readdir(directory)).flatMap((entry) => numberOf(entry, basename(this.name)) ?? []);
-    for (const number of numbers.sort((one, other) => other - one)) {
-      const numbered = join(directory, `${basename(this.name)}.${number}`);
-      if (number >= keep) await rm(numbered);
-      else await rename(numbered, `${this.name}.${number + 1}`);
+    const numbered = (await readdir(directory)).flatMap((entry) => {
+      const number = numberOf(entry.replace(/\.gz$/, ''), basename(this.name));
+      return number === undefined ? [] : { number, path: join(directory, entry) };
+    });
+    for (const { number, path } of numbered.sort((one, other) => other.number - one.number)) {
+      if (number >= keep) await rm(path);
+      else await rename(path, `${this.name}.${number + 1}${path.endsWith('.gz') ? '.gz' : ''}`);
     }
     await rename(this.name, `${this.name}.1`);
   }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import t from 'tap';
 import type { AuditLog } from '../../src/audit/audit-log.ts';
@@ -69,6 +69,18 @@ t.test('only so many files are kept, also when there were more', async (t) => {
   const verdict = verify(filesOf(file), { head: readHead(file) });
   t.equal(verdict.finding, undefined);
   t.ok(verdict.unseen.includes('the log begins before the first file given'));
+});
+
+t.test('a file that was compressed keeps its place in the order', async (t) => {
+  const dir = tempDir(t);
+  const file = join(dir, 'audit.ndjson');
+  writeFileSync(`${file}.1.gz`, 'the oldest');
+  const log = openLog(file, { maxBytes: MAX_BYTES, keep: 2 });
+  await fill(log, () => filesOf(file).length === 2);
+  t.equal(readFileSync(`${file}.2.gz`, 'utf8'), 'the oldest');
+  await fill(log, () => filesOf(file).length === 3);
+  t.notOk(existsSync(`${file}.3.gz`), 'and goes when it is one too many');
+  await log.close();
 });
 
 t.test('with several processes the owner alone rotates, and the others follow', async (t) => {
