@@ -4,11 +4,6 @@ import { ExitCode } from './exit-code.ts';
 import { endProcess } from './platform/end-process.ts';
 import { SignalTrap } from './platform/signals.ts';
 
-/** How long the last lines of the log may take when their reader is slow. */
-const FLUSH_MS = 500;
-/** How long file operations under way may then take: a disk may not answer. */
-const POOL_MS = 250;
-
 /** The first word of the command line. Anything else is the path of an application to serve. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ run(args: readonly string[]): Promise<number> }>>> = {
   stop: () => import('./cli/stop.ts'),
@@ -31,9 +26,7 @@ process.on('exit', () => {
   process.exitCode = code;
 });
 code = await runCommand();
-// Not imported at the top: loading it would delay the signal handlers.
-(await import('./platform/log-output.ts')).flushLog(FLUSH_MS);
-await endProcess(code, POOL_MS);
+await endProcess(code);
 
 async function runCommand(): Promise<number> {
   // A controller's worker, with any command line.

@@ -58,24 +58,21 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     const controller = new Controller({
       config,
       log,
-      backend: await chooseBackend({ config, variables }),
+      backend: await chooseBackend({ config, variables }, signals),
       notifier: await createNotifier(),
       configure: () => configure(app),
     });
-    signals.deliverTo({
-      stop: (signal) => void controller.stop(signal),
-      force: (signal) => void controller.force(signal),
-      crash: (origin, error) => void controller.crash(origin, error),
-      reload: () => controller.reload(),
-      reopen: () => controller.reopen(),
-      exit: (code) => {
-        controller.lose(code);
-        if (pidFile !== undefined) removePidFileNow(pidFile);
-      },
-    });
+    const actions = controller.signalActions;
+    const exit = (code: number): void => {
+      actions.exit(code);
+      if (pidFile !== undefined) removePidFileNow(pidFile);
+    };
+    signals.deliverTo({ ...actions, exit }, log);
     await controller.start();
     if (config.workers === 0) await rehearseStop(config, log);
-    return (await controller.stopped).exit_code;
+    const report = await controller.stopped;
+    await signals.release();
+    return report.exit_code;
   } catch (error) {
     return explain(error);
   } finally {
@@ -84,14 +81,14 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
 }
 
 /** Loads only the backend that is needed: the controller of workers must not load what serves. */
-async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
+async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(host: Host) => Backend> {
   const { config } = settings;
   if (config.workers > 0) {
     const { Workers } = await import('../backends/workers/workers.ts');
     return (host) => new Workers(host, settings);
   }
   const { InProcess } = await import('../backends/in-process/in-process.ts');
-  return (host) => new InProcess(host, { app: config.app ?? {}, config });
+  return (host) => new InProcess(host, { app: config.app ?? {}, config, signals });
 }
 
 /** Imported late: the first request waits for none of it. */

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import { isatty } from 'node:tty';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import { openAudit } from '../audit/open-audit.ts';
@@ -14,7 +15,7 @@ import { afterReading, within } from '../platform/deadline.ts';
 import { deferred } from '../platform/deferred.ts';
 import { addressOf, handedSocket, probe, SERVICE_ADDRESS, urlOf } from '../platform/listen.ts';
 import { readAuditKey, readToken } from '../platform/secrets.ts';
-import { signalNumber } from '../platform/signals.ts';
+import { type SignalActions, signalNumber } from '../platform/signals.ts';
 import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { version } from '../version.ts';
 import { Administration } from './administration.ts';
@@ -326,8 +327,24 @@ export class Controller<B extends Backend = Backend> {
     logCut(this.#log, requests);
   }
 
+  /** What signals, crashes and the application's process.exit do to the service. */
+  get signalActions(): SignalActions {
+    return {
+      stop: (signal) => {
+        void this.stop(signal);
+        if (signal === 'SIGINT' && isatty(0)) this.#log.info('Press Ctrl-C again to cut what is in flight');
+      },
+      force: (signal) => void this.force(signal),
+      crash: (origin, error) => void this.crash(origin, error),
+      reload: () => this.reload(),
+      reopen: () => this.reopen(),
+      stopping: () => this.lifecycle.order !== undefined,
+      exit: (code) => this.#lose(code),
+    };
+  }
+
   /** The application ends the process in this turn of the loop: logs and records what that cuts. */
-  lose(code: number): void {
+  #lose(code: number): void {
     const { state } = this.lifecycle;
     if (state !== 'stopped') {
       this.#log.fatal(`The application has ended the process, with ${code}, while it was ${state}`);
