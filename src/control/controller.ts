@@ -241,7 +241,7 @@ export class Controller<B extends Backend = Backend> {
    * @returns whether the latch is on disk
    */
   emergencyShutdown(reason: string, by: string): Promise<boolean> {
-    this.#emergency ??= { by, reason };
+    this.#emergency ??= { by, reason, latched: null };
     const why = reason === '' ? '' : `: ${JSON.stringify(reason)}`;
     this.#log.warn({ by, emergency: reason }, `Emergency shutdown by ${by}${why}`);
     void this.#order('emergency', 'Emergency shutdown.', ExitCode.Ok);
@@ -264,6 +264,8 @@ export class Controller<B extends Backend = Backend> {
       );
     }
     this.#audit?.record('emergency', { by, reason, latched });
+    if (this.#emergency !== undefined) this.#emergency = { ...this.#emergency, latched };
+    this.#ops?.changed();
     return latched;
   }
 
@@ -400,6 +402,9 @@ export class Controller<B extends Backend = Backend> {
       lastShutdown: this.#record?.last,
       inFlightAtLock: this.#inFlightAtLock,
       emergency: this.#emergency,
+      application: this.#config.app,
+      where: this.backend.where,
+      administration: this.#admin.credential.isSet ? 'open' : 'closed',
     };
     return statusOf(facts, backend);
   }
