@@ -102,7 +102,7 @@ t.test(
     t.ok(event_loop !== null && event_loop.delay_p99_ms < event_loop.delay_max_ms);
     await page
       .locator('#loop')
-      .filter({ hasText: /^in the last minute late by [\d.]+ ms \(p99\), at most by [45]/ })
+      .filter({ hasText: /^in the last minute late by [\d.]+ ms \(p99\), at most by \d{3,}/ })
       .waitFor();
   },
 );

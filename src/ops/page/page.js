@@ -126,7 +126,7 @@ function headlineNow() {
 
 function showSubline() {
   const { service, version, host, pid, application, since, generation, workers } = view.status;
-  const pool = !workers?.length ? [] : [`generation ${generation}`, many(workers.length, 'worker')];
+  const pool = !workers?.length ? [] : [`${many(workers.length, 'worker')} of generation ${generation || 1}`];
   const where = [address ?? 'not listening yet', application ?? 'no application module'];
   text('who', [...where, `${host}, process ${pid}`, ...pool, `${service} ${version}`].join(' · '));
   const back = isLatched() ? '' : ' This page follows when the service is back.';
@@ -192,12 +192,16 @@ function showWorkers() {
   const { workers, generation, reload } = view.status;
   byId('pool').hidden = !workers?.length;
   if (!workers?.length) return;
-  text('pool-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
+  text(
+    'pool-title',
+    `Workers${generation === 0 ? '' : `: generation ${generation}`}${reload === null ? '' : ', a reload is under way'}`,
+  );
   fill(
     'workers',
     ['', '', '', 'number', 'number'],
     workers.map(({ pid, generation, state, heard_ms_ago, in_flight, connections }) => {
-      const silent = heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
+      // One that starts has nothing to say yet.
+      const silent = state !== 'starting' && heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
       return [pid, generation, `${state}${silent}`, in_flight, connections].map(String);
     }),
   );
