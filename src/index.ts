@@ -5,13 +5,19 @@ import { type App, asApp } from './app/app.ts';
 import { InProcess } from './backends/in-process/in-process.ts';
 import { type Config, completeConfig } from './config/settings.ts';
 import { Controller } from './control/controller.ts';
+import { ExitCode, StartError } from './exit-code.ts';
 import type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 import type { State } from './lifecycle/lifecycle.ts';
 import type { Status } from './ops/status.ts';
 import { endProcess } from './platform/end-process.ts';
 import { addressOf } from './platform/listen.ts';
+import { flushLog } from './platform/log-output.ts';
 import { createLogger } from './platform/logger.ts';
 import { SignalTrap } from './platform/signals.ts';
+
+/** At the end of a process that is the service's: for the last lines of the log, and for file operations under way. */
+const FLUSH_MS = 500;
+const POOL_MS = 250;
 
 export interface ServiceOptions {
   /** The routes, and what they need. Without it the service has its own routes alone. */
@@ -62,7 +68,8 @@ export class Service {
     signals.deliverTo(this.#controller.signalActions, log);
     const report = await this.stopped;
     await signals.release();
-    await endProcess(report.exit_code);
+    flushLog(FLUSH_MS);
+    await endProcess(report.exit_code, POOL_MS);
   }
 
   get state(): State {
@@ -104,8 +111,16 @@ export class Service {
     return this.#controller.describe(this.#controller.backend.status());
   }
 
-  /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
-  start(): Promise<void> {
+  /**
+   * Resolves when the service runs, or when a stop has overtaken the start.
+   * @throws StartError with an exit code, also after a stop: a service runs once
+   */
+  async start(): Promise<void> {
+    const { order, state } = this.#controller.lifecycle;
+    if (order !== undefined || state === 'stopped') {
+      const why = `a service starts once, and this one is ${state === 'stopped' ? state : 'stopping'}`;
+      throw new StartError(`start(): ${why}; make a new one with createService()`, ExitCode.Internal);
+    }
     return this.#controller.start();
   }
 
@@ -148,9 +163,9 @@ export class Service {
 
 export { type App, defineApp, type StartContext } from './app/app.ts';
 export { type Config, ConfigError } from './config/settings.ts';
-export { ExitCode, StartError } from './exit-code.ts';
 export type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 export type { Context } from './server/context.ts';
 export { InFlight } from './server/in-flight.ts';
 export { HttpError, type ReadJsonOptions, readJson, sendJson } from './server/response.ts';
 export type { Handler, Mountable, Router, UpgradeHandler } from './server/router.ts';
+export { ExitCode, StartError };

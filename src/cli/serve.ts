@@ -1,8 +1,10 @@
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
-import { readEnvironment } from '../config/environment.ts';
-import { type Config, ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { InProcess } from '../backends/in-process/in-process.ts';
+import { rehearse } from '../backends/in-process/rehearsal.ts';
+import { environmentDoubts, readEnvironment } from '../config/environment.ts';
+import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
@@ -49,7 +51,11 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   try {
     const { config, variables } = configure(app);
     const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
+    const warn = (): void => {
+      for (const doubt of environmentDoubts()) log.warn(doubt);
+    };
     log.info(`Service state: STARTING - Configuration loaded (pid ${process.pid})`);
+    warn();
     if (config.pidFile !== undefined) {
       claimPidFile(config.pidFile, config.stateDir, log);
       pidFile = config.pidFile;
@@ -60,7 +66,11 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       log,
       backend: await chooseBackend({ config, variables }, signals),
       notifier: await createNotifier(),
-      configure: () => configure(app),
+      configure: () => {
+        const settings = configure(app);
+        warn();
+        return settings;
+      },
     });
     const actions = controller.signalActions;
     const exit = (code: number): void => {
@@ -69,7 +79,8 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     };
     signals.deliverTo({ ...actions, exit }, log);
     await controller.start();
-    if (config.workers === 0) await rehearseStop(config, log);
+    if (config.workers === 0)
+      rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
     const report = await controller.stopped;
     await signals.release();
     return report.exit_code;
@@ -80,21 +91,12 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   }
 }
 
-/** Loads only the backend that is needed: the controller of workers must not load what serves. */
+/** Loads workers only where they are wanted: a start is quicker without. */
 async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(host: Host) => Backend> {
   const { config } = settings;
-  if (config.workers > 0) {
-    const { Workers } = await import('../backends/workers/workers.ts');
-    return (host) => new Workers(host, settings);
-  }
-  const { InProcess } = await import('../backends/in-process/in-process.ts');
-  return (host) => new InProcess(host, { app: config.app ?? {}, config, signals });
-}
-
-/** Imported late: the first request waits for none of it. */
-async function rehearseStop(config: Config, log: Logger): Promise<void> {
-  const { rehearse } = await import('../backends/in-process/rehearsal.ts');
-  rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
+  if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config, signals });
+  const { Workers } = await import('../backends/workers/workers.ts');
+  return (host) => new Workers(host, settings);
 }
 
 /** The settings, and the variables for workers with what was decided here filled in. */
@@ -123,9 +125,7 @@ function claimPidFile(file: string, stateDir: string, log: Logger): void {
       const fate = fateIn(stateDir, pid);
       if (fate === 'alive' || fate === 'unknown') {
         const advice = fate === 'alive' ? '' : ' and may be a service; remove the file if it is none';
-        throw new ConfigError([
-          `PID_FILE: want no other service on ${file}, got process ${pid}, which is alive${advice}`,
-        ]);
+        throw new ConfigError([`PID_FILE: ${file} names process ${pid}, which is alive${advice}`]);
       }
       log.warn(
         fate === 'dead'

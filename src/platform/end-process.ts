@@ -1,22 +1,16 @@
 import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** How long the last lines of the log may take when their reader is slow. */
-const FLUSH_MS = 500;
-/** How long file operations under way may then take: a disk may not answer. */
-const POOL_MS = 250;
 /** How often outstanding work is looked at: Node does not tell when the work of others ends. */
 const LOOK_MS = 10;
 
 /**
  * Ends this process with `code`, after the last log line. `process.exit` joins the threads of libuv's pool and so never
  * returns when one of them waits for a disk, or a name server, that does not answer. Work that is still under way after
- * POOL_MS is left behind by ending the process without its threads. Does not return.
+ * `ms` is left behind by ending the process without its threads. Does not return.
  */
-export async function endProcess(code: number): Promise<void> {
-  // Not imported at the top: loading it would delay the signal handlers.
-  (await import('./log-output.ts')).flushLog(FLUSH_MS);
-  const endMs = performance.now() + POOL_MS;
+export async function endProcess(code: number, ms: number): Promise<void> {
+  const endMs = performance.now() + ms;
   while (isPoolBusy() && performance.now() < endMs) await delay(LOOK_MS);
   if (isPoolBusy()) endAtOnce(code);
   process.exit(code);

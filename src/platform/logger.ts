@@ -1,5 +1,6 @@
 import { type Logger, type LoggerOptions as PinoOptions, pino, stdTimeFunctions } from 'pino';
 import type { LogFormat, LogLevel } from '../config/settings.ts';
+import { plural } from '../plural.ts';
 import { LogOutput } from './log-output.ts';
 
 export { flushLog } from './log-output.ts';
@@ -39,7 +40,7 @@ export function createLogger({ level, format, fd = 1 }: LoggerOptions): Logger {
     },
   });
   const output = new LogOutput(fd, (dropped) => {
-    notice.warn({ dropped }, `${dropped} log lines were dropped`);
+    notice.warn({ dropped }, `${plural(dropped, 'log line')} dropped`);
     return rendered;
   });
   return pino({ ...options, level }, { write: (line) => output.write(text(line)) });
