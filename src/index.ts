@@ -9,8 +9,15 @@ import { ExitCode, StartError } from './exit-code.ts';
 import type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 import type { State } from './lifecycle/lifecycle.ts';
 import type { Status } from './ops/status.ts';
+import { endProcess } from './platform/end-process.ts';
 import { addressOf } from './platform/listen.ts';
+import { flushLog } from './platform/log-output.ts';
 import { createLogger } from './platform/logger.ts';
+import { SignalTrap } from './platform/signals.ts';
+
+/** At the end of a process that is the service's: for the last lines of the log, and for file operations under way. */
+const FLUSH_MS = 500;
+const POOL_MS = 250;
 
 export interface ServiceOptions {
   /** The routes, and what they need. Without it the service has its own routes alone. */
@@ -19,30 +26,50 @@ export interface ServiceOptions {
   readonly config?: Partial<Config>;
   /** Default: one made from `logLevel` and `logFormat`. */
   readonly log?: Logger;
+  /**
+   * Whether SIGTERM, SIGINT, SIGHUP and crashes are the service's: the process then ends with it, by the exit code of
+   * its report, and the program's own handlers for these signals run after the drain. Default: false.
+   */
+  readonly signals?: boolean;
 }
 
 /**
- * A service inside another program or a test. It handles no signals and never ends the process: call `start()`, and
- * later `stop()`.
+ * A service inside another program or a test. Without `signals` it handles none and never ends the process: call
+ * `start()`, and later `stop()`.
  * @throws ConfigError that lists all mistakes in `config`; StartError when `app` has another shape
  */
-export function createService({ app = {}, config: partial = {}, log }: ServiceOptions = {}): Service {
+export function createService({
+  app = {},
+  config: partial = {},
+  log,
+  signals = false,
+}: ServiceOptions = {}): Service {
   const config = completeConfig(partial);
   const logger = log ?? createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
-  return new Service(Object.keys(app).length === 0 ? app : asApp(app, 'the app'), config, logger);
+  const ready = Object.keys(app).length === 0 ? app : asApp(app, 'the app');
+  return new Service(ready, config, logger, signals ? new SignalTrap() : undefined);
 }
 
 /** A controller and its in-process backend. */
 export class Service {
   readonly #controller: Controller<InProcess>;
 
-  constructor(app: App, config: Config, log: Logger) {
+  constructor(app: App, config: Config, log: Logger, signals: SignalTrap | undefined) {
     this.#controller = new Controller({
       config,
       log,
-      backend: (host) => new InProcess(host, { app, config }),
+      backend: (host) => new InProcess(host, { app, config, signals }),
       configure: () => ({ config, variables: {} }),
     });
+    if (signals !== undefined) void this.#endProcess(signals, log);
+  }
+
+  async #endProcess(signals: SignalTrap, log: Logger): Promise<void> {
+    signals.deliverTo(this.#controller.signalActions, log);
+    const report = await this.stopped;
+    await signals.release();
+    flushLog(FLUSH_MS);
+    await endProcess(report.exit_code, POOL_MS);
   }
 
   get state(): State {

@@ -64,7 +64,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     const controller = new Controller({
       config,
       log,
-      backend: await chooseBackend({ config, variables }),
+      backend: await chooseBackend({ config, variables }, signals),
       notifier: await createNotifier(),
       configure: () => {
         const settings = configure(app);
@@ -72,21 +72,18 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
         return settings;
       },
     });
-    signals.deliverTo({
-      stop: (signal) => void controller.stop(signal),
-      force: (signal) => void controller.force(signal),
-      crash: (origin, error) => void controller.crash(origin, error),
-      reload: () => controller.reload(),
-      reopen: () => controller.reopen(),
-      exit: (code) => {
-        controller.lose(code);
-        if (pidFile !== undefined) removePidFileNow(pidFile);
-      },
-    });
+    const actions = controller.signalActions;
+    const exit = (code: number): void => {
+      actions.exit(code);
+      if (pidFile !== undefined) removePidFileNow(pidFile);
+    };
+    signals.deliverTo({ ...actions, exit }, log);
     await controller.start();
     if (config.workers === 0)
       rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
-    return (await controller.stopped).exit_code;
+    const report = await controller.stopped;
+    await signals.release();
+    return report.exit_code;
   } catch (error) {
     return explain(error);
   } finally {
@@ -95,9 +92,9 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
 }
 
 /** Loads workers only where they are wanted: a start is quicker without. */
-async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
+async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(host: Host) => Backend> {
   const { config } = settings;
-  if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config });
+  if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config, signals });
   const { Workers } = await import('../backends/workers/workers.ts');
   return (host) => new Workers(host, settings);
 }

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import { isatty } from 'node:tty';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import { openAudit } from '../audit/open-audit.ts';
@@ -15,7 +16,7 @@ import { afterReading, within } from '../platform/deadline.ts';
 import { deferred } from '../platform/deferred.ts';
 import { addressOf, handedSocket, OPS_ADDRESS, probe, SERVICE_ADDRESS, urlOf } from '../platform/listen.ts';
 import { readAuditKey, readToken } from '../platform/secrets.ts';
-import { signalNumber } from '../platform/signals.ts';
+import { type SignalActions, signalNumber } from '../platform/signals.ts';
 import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { plural } from '../plural.ts';
 import { version } from '../version.ts';
@@ -245,7 +246,7 @@ export class Controller<B extends Backend = Backend> {
    * @returns whether the latch is on disk
    */
   emergencyShutdown(reason: string, by: string): Promise<boolean> {
-    this.#emergency ??= { by, reason };
+    this.#emergency ??= { by, reason, latched: null };
     const why = reason === '' ? '' : `: ${JSON.stringify(reason)}`;
     this.#log.warn({ by, emergency: reason }, `Emergency shutdown by ${by}${why}`);
     void this.#order('emergency', 'Emergency shutdown.', ExitCode.Ok);
@@ -268,6 +269,8 @@ export class Controller<B extends Backend = Backend> {
       );
     }
     this.#audit?.record('emergency', { by, reason, latched });
+    if (this.#emergency !== undefined) this.#emergency = { ...this.#emergency, latched };
+    this.#ops?.changed();
     return latched;
   }
 
@@ -331,8 +334,24 @@ export class Controller<B extends Backend = Backend> {
     logCut(this.#log, requests);
   }
 
+  /** What signals, crashes and the application's process.exit do to the service. */
+  get signalActions(): SignalActions {
+    return {
+      stop: (signal) => {
+        void this.stop(signal);
+        if (signal === 'SIGINT' && isatty(0)) this.#log.info('Press Ctrl-C again to cut what is in flight');
+      },
+      force: (signal) => void this.force(signal),
+      crash: (origin, error) => void this.crash(origin, error),
+      reload: () => this.reload(),
+      reopen: () => this.reopen(),
+      stopping: () => this.lifecycle.order !== undefined,
+      exit: (code) => this.#lose(code),
+    };
+  }
+
   /** The application ends the process in this turn of the loop: logs and records what that cuts. */
-  lose(code: number): void {
+  #lose(code: number): void {
     const { state } = this.lifecycle;
     if (state !== 'stopped') {
       this.#log.fatal(`The application has ended the process, with ${code}, while it was ${state}`);
@@ -388,6 +407,9 @@ export class Controller<B extends Backend = Backend> {
       lastShutdown: this.#record?.last,
       inFlightAtLock: this.#inFlightAtLock,
       emergency: this.#emergency,
+      application: this.#config.app,
+      where: this.backend.where,
+      administration: this.#admin.credential.isSet ? 'open' : 'closed',
     };
     return statusOf(facts, backend);
   }

@@ -17,6 +17,9 @@ export interface ControlFacts {
   readonly lastShutdown: LastShutdown | undefined;
   readonly inFlightAtLock: number | undefined;
   readonly emergency: Emergency | undefined;
+  readonly application: string | undefined;
+  readonly where: string;
+  readonly administration: Status['administration'];
 }
 
 /** `GET /status`: what the controller knows, and what the backend does. */
@@ -28,6 +31,9 @@ export function statusOf(facts: ControlFacts, backend: BackendStatus): Status {
     version,
     host: hostname(),
     pid: process.pid,
+    address: facts.where.startsWith('http') ? facts.where : null,
+    application: facts.application ?? null,
+    administration: facts.administration,
     state: lifecycle.state,
     since: lifecycle.since.toISOString(),
     uptime_seconds: uptime(),

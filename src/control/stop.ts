@@ -8,8 +8,8 @@ import { version } from '../version.ts';
 import type { Backend } from './backend.ts';
 import { FLUSH_MS } from './stop-budget.ts';
 
-/** The least that the application's stop() gets, even past the deadline. */
-const LEAST_STOP_MS = 1_000;
+/** The least that the application's signal handlers, and then its stop(), get, even past the deadline. */
+export const LEAST_STOP_MS = 1_000;
 /** The least that closing the audit log gets: a disk that does not answer must not delay the exit longer. */
 const LEAST_CLOSE_MS = 1_000;
 

@@ -84,8 +84,9 @@ export class StatusStream {
     if (this.#pages.size === 0) return;
     let last = 'event: bye\ndata: {}\n\n';
     const look = async (): Promise<void> => {
-      const end = report && { headline: endLine(report), report: shortened(report) };
-      last = eventOf('bye', { ...eventDataOf(await this.#status()), ...end });
+      const status = await this.#status();
+      const end = report && { headline: endLine(report, status), report: shortened(report) };
+      last = eventOf('bye', { ...eventDataOf(status), ...end });
     };
     await within(LAST_EVENT_MS, look()).catch(() => undefined);
     for (const page of this.#pages.keys()) page.end(last);

@@ -20,7 +20,7 @@ export interface OpenRequest {
 /** Answers by the class of their status; `none`: the request ended without one. */
 export type Answers = Readonly<Record<'1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none', number>>;
 
-/** How late the event loop was in the last second or so. */
+/** How late the event loop was in the last minute, or in less of it. */
 export interface LoopDelayFigures {
   readonly delay_p99_ms: number;
   readonly delay_max_ms: number;
@@ -30,6 +30,8 @@ export interface LoopDelayFigures {
 export interface Emergency {
   readonly by: string;
   readonly reason: string;
+  /** Whether the latch is on disk; null before that is known. */
+  readonly latched: boolean | null;
 }
 
 /** The body of `GET /status`. */
@@ -39,6 +41,12 @@ export interface Status {
   /** The machine's name. */
   readonly host: string;
   readonly pid: number;
+  /** Where the service accepts requests; null while it does not. */
+  readonly address: string | null;
+  /** The module; null when it has none, or was given an object. */
+  readonly application: string | null;
+  /** Whether `POST /admin/emergency-shutdown` is open: a token is set. */
+  readonly administration: 'open' | 'closed';
   readonly state: State;
   /** ISO 8601: when the state was entered. */
   readonly since: string;

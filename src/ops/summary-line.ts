@@ -35,10 +35,12 @@ export function summaryLine(status: Status): string {
 }
 
 /** How a stop ended. */
-export function endLine({ completed, cut, in_flight_at_lock: locked, exit_code }: ShutdownReport): string {
-  if (cut.length > 0) return `STOPPED - ${plural(cut.length, 'request')} cut, ${completed} completed`;
-  if (exit_code !== 0) return `STOPPED - with exit code ${exit_code}`;
-  return `STOPPED - cleanly, ${locked === 0 ? 'nothing was in flight' : `${plural(completed, 'request')} completed, none cut`}`;
+export function endLine(report: ShutdownReport, { shutdown }: Status): string {
+  const { completed, cut, in_flight_at_lock: locked, exit_code } = report;
+  const state = shutdown?.emergency?.latched ? 'LATCHED' : 'STOPPED';
+  if (cut.length > 0) return `${state} - ${plural(cut.length, 'request')} cut, ${completed} completed`;
+  if (exit_code !== 0) return `${state} - with exit code ${exit_code}`;
+  return `${state} - cleanly, ${locked === 0 ? 'nothing was in flight' : `${plural(completed, 'request')} completed, none cut`}`;
 }
 
 function reloadProgress({ reload, workers, generation, in_flight }: Status): string | undefined {

@@ -2,6 +2,7 @@ import type { Page } from 'playwright-core';
 import t from 'tap';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
+import { ServiceProcess } from '../support/service-process.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
 const TOKEN = 'only-for-this-test-1';
@@ -42,6 +43,8 @@ for (const workers of [0, 2]) {
     await page.locator('#token').fill(TOKEN);
     await page.locator('#send').press('Enter');
     await told(page, /^Done: it is locked/);
+    t.ok(await page.locator('#send').isDisabled(), 'once is enough');
+    t.ok(await page.locator('#reason').isDisabled());
     await headlineIs(page, /^EMERGENCY STOP - waiting for 1 request, \d+ s left$/);
     await headlineIs(other, /^EMERGENCY STOP/);
     t.match(
@@ -57,8 +60,47 @@ for (const workers of [0, 2]) {
     t.equal(await page.locator('#name').inputValue(), '');
 
     pool.open('a');
-    await headlineIs(page, /^STOPPED/);
+    for (const one of [page, other]) {
+      await headlineIs(one, /^LATCHED - cleanly, 1 request completed, none cut$/);
+      t.equal(await one.locator('body').getAttribute('data-state'), 'latched');
+      t.match(
+        await one.locator('#unlatch').textContent(),
+        /stays down until .*master-agent unlatch --reason "/,
+      );
+      t.notMatch(await one.locator('#subline').textContent(), 'back', 'it does not come back by itself');
+      t.ok(await one.locator('#open').isDisabled());
+    }
     await service.exited;
     t.strictSame(wrongs, []);
   });
 }
+
+t.test('without a token there is no dialog, and the page says which setting opens it', async (t) => {
+  const browser = await openBrowser(t);
+  const pool = await WorkersService.running(t, { workers: 0 });
+  const { page } = await openPage(browser, pool.service.opsPort);
+  await headlineIs(page, /^RUNNING/);
+  t.ok(await page.locator('#open').isDisabled());
+  t.equal(
+    await page.locator('#closed').textContent(),
+    'Emergency stop is closed: set ADMIN_TOKEN or ADMIN_TOKEN_FILE.',
+  );
+});
+
+t.test('an open dialog is disarmed when the service is gone, and armed when it is back', async (t) => {
+  const browser = await openBrowser(t);
+  const env = { ADMIN_TOKEN: TOKEN };
+  const pool = await WorkersService.running(t, { workers: 0, env });
+  const { opsPort, stateDir } = pool.service;
+  const { page } = await openPage(browser, opsPort);
+  await headlineIs(page, /^RUNNING/);
+  await page.locator('#open').click();
+  t.notOk(await page.locator('#send').isDisabled());
+  pool.service.signal('SIGKILL');
+  await told(page, /^The service does not answer\.$/);
+  t.ok(await page.locator('#send').isDisabled());
+  t.notOk(await page.locator('#unlatch').isVisible(), 'nothing keeps it down');
+  await ServiceProcess.running(t, { env: { ...env, OPS_PORT: String(opsPort) }, stateDir });
+  await headlineIs(page, /^RUNNING/);
+  t.notOk(await page.locator('#send').isDisabled());
+});

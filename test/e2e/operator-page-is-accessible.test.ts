@@ -6,6 +6,8 @@ import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { WorkersService } from '../support/workers-service.ts';
 
+/** Without a token there is no dialog. */
+const ADMIN = { ADMIN_TOKEN: 'only-for-this-test-1' };
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 async function assertAccessible(t: Test, page: Page, what: string): Promise<void> {
@@ -28,7 +30,7 @@ async function assertAccessible(t: Test, page: Page, what: string): Promise<void
 for (const colorScheme of ['light', 'dark'] as const) {
   t.test(`axe finds nothing in any state, ${colorScheme}`, async (t) => {
     const browser = await openBrowser(t);
-    const pool = await WorkersService.running(t);
+    const pool = await WorkersService.running(t, { env: ADMIN });
     // The page's policy lets nothing in, not even the check; its script can be let in by the browser alone.
     const { page } = await openPage(browser, pool.service.opsPort, { colorScheme, bypassCSP: true });
     (await RawClient.open(pool.port)).get('/hold/a');
@@ -49,7 +51,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
 
 t.test('who wants no motion gets none, and everybody reaches all by keyboard', async (t) => {
   const browser = await openBrowser(t);
-  const pool = await WorkersService.running(t);
+  const pool = await WorkersService.running(t, { env: ADMIN });
   const { page } = await openPage(browser, pool.service.opsPort, { reducedMotion: 'reduce' });
   const { page: moving } = await openPage(browser, pool.service.opsPort, { reducedMotion: 'no-preference' });
   (await RawClient.open(pool.port)).get('/hold/a');

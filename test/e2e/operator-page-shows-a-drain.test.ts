@@ -56,7 +56,7 @@ for (const [shape, start] of Object.entries(SHAPES)) {
     release('1');
     await headlineIs(page, /^STOPPED - cleanly, 2 requests completed, none cut$/);
     t.strictSame(await service.exited, { code: 0, signal: null });
-    t.match(await page.locator('#subline').textContent(), /gone at \d\d:\d\d:\d\d/);
+    t.match(await page.locator('#subline').textContent(), /^Gone at \d\d:\d\d:\d\d/);
     t.strictSame(wrongs, []);
   });
 

@@ -26,13 +26,14 @@ for (const WORKERS of ['0', '1']) {
     await headlineIs(page, /^STOPPED - cleanly, nothing was in flight$/);
     t.match(
       await page.locator('#subline').textContent(),
-      new RegExp(`process ${first.pid}.*gone at \\d\\d:\\d\\d:\\d\\d`),
+      /^Gone at \d\d:\d\d:\d\d, .*when the service is back/,
     );
+    t.match(await page.locator('#who').textContent(), `process ${first.pid}`);
     t.equal(await page.locator('body').getAttribute('data-state'), 'stopped');
 
     const second = await ServiceProcess.running(t, { env, stateDir });
     await headlineIs(page, /^RUNNING/);
-    t.match(await page.locator('#subline').textContent(), `process ${second.pid}`);
+    t.match(await page.locator('#who').textContent(), `process ${second.pid}`);
     t.match(await page.locator('#last').textContent(), /^clean: SIGTERM, /);
 
     second.signal('SIGKILL');

@@ -100,6 +100,9 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
     version,
     host: hostname(),
     pid: process.pid,
+    address: `http://127.0.0.1:${port}`,
+    application: null,
+    administration: 'closed',
     state: 'running',
     generation: 1,
     in_flight: { count: 0, oldest: [] },
@@ -115,7 +118,7 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
   });
   t.match(since, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   t.type(uptime_seconds, 'number');
-  t.ok(event_loop === null || typeof event_loop === 'object', 'not known in the first second');
+  t.ok(event_loop === null || typeof event_loop === 'object', 'not known in the first seconds');
   idle.destroy();
 });
 

@@ -11,12 +11,14 @@ import type {
   Host,
   Settings,
 } from '../../control/backend.ts';
+import { LEAST_STOP_MS } from '../../control/stop.ts';
 import { messageOf } from '../../error.ts';
-import { ExitCode, StartError } from '../../exit-code.ts';
+import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import { addServiceRoutes } from '../../ops/routes.ts';
 import { OLDEST } from '../../ops/status.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
+import type { SignalTrap } from '../../platform/signals.ts';
 import { Connections } from '../../server/connections.ts';
 import type { Exchange, ServerContext } from '../../server/exchange.ts';
 import { Gate } from '../../server/gate.ts';
@@ -39,6 +41,8 @@ export interface InProcessOptions {
   readonly listener?: Listener;
   /** Remembers what is in flight for the case that this process can no longer tell. */
   readonly recorder?: ServerContext['recorder'];
+  /** Has the application's own signal handlers; where the service takes no signals, nobody holds them back. */
+  readonly signals?: SignalTrap | undefined;
 }
 
 /** The application and its HTTP server, in this process. */
@@ -54,6 +58,7 @@ export class InProcess implements Backend {
   readonly #gate: Gate;
   readonly #requestAudit = new RequestAudit();
   readonly #loopDelay = new LoopDelay();
+  readonly #signals: SignalTrap | undefined;
   #config: Config;
   #generation = 1;
   #starting: Promise<void> | undefined;
@@ -62,10 +67,11 @@ export class InProcess implements Backend {
   #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
   #endStallWatch: () => void = () => undefined;
 
-  constructor(host: Host, { app, config, listener, recorder }: InProcessOptions) {
+  constructor(host: Host, { app, config, listener, recorder, signals }: InProcessOptions) {
     this.#host = host;
     this.#source = app;
     this.#config = config;
+    this.#signals = signals;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
     const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
     this.#gate = new Gate(
@@ -275,14 +281,28 @@ export class InProcess implements Backend {
     };
   }
 
+  /** Its own signal handlers first: they may need what stop() closes. */
   async #stopApp(ms: number): Promise<ExitCode> {
+    const { lifecycle, log } = this.#host;
+    const byMs = performance.now() + ms;
+    const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
+    const names = handlers.map(({ name }) => name).join(', ');
+    if (names !== '') log.info(`The application's own handlers were held back and run now: ${names}`);
+    const handlersMs = Math.max(ms - LEAST_STOP_MS, LEAST_STOP_MS);
+    const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
+    const leftMs = Math.max(byMs - performance.now(), LEAST_STOP_MS);
+    return [...codes, await this.#end('stop()', leftMs, this.#settleAndStop())].reduce(graverOf);
+  }
+
+  /** Waits for a part of the application's own end. */
+  async #end(name: string, ms: number, done: Promise<unknown>): Promise<ExitCode> {
     const { log } = this.#host;
     try {
-      if (await within(ms, this.#settleAndStop())) return ExitCode.Ok;
-      log.error(`The application's stop() was not done after ${seconds(ms)}s`);
+      if (await within(ms, done)) return ExitCode.Ok;
+      log.error(`The application's ${name} was not done after ${seconds(ms)}s`);
       return ExitCode.Forced;
     } catch (error) {
-      log.error({ err: error }, "The application's stop() failed");
+      log.error({ err: error }, `The application's ${name} failed`);
       return ExitCode.Internal;
     }
   }

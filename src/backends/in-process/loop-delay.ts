@@ -3,8 +3,10 @@ import type { LoopDelayFigures } from '../../ops/status.ts';
 
 /** How often the loop is asked whether it turns. */
 const RESOLUTION_MS = 20;
-/** Figures cover at least this long: two readers at the same moment get the same ones. */
-const WINDOW_MS = 900;
+/** Figures cover at least this many looks, five seconds of them: of fewer the 99th percentile is the maximum. */
+const LEAST_LOOKS = 250;
+/** Figures cover at most this long. */
+const WINDOW_MS = 60_000;
 
 /** Watches how late this process's event loop is. It has no timer of JavaScript's, and keeps no process alive. */
 export class LoopDelay {
@@ -20,12 +22,13 @@ export class LoopDelay {
     this.#histogram.disable();
   }
 
-  /** Between the last two reads a second or more apart; null before there are two. */
+  /** Null in the first five seconds. */
   read(): LoopDelayFigures | null {
-    const now = performance.now();
-    if (now - this.#sinceMs >= WINDOW_MS && this.#histogram.count > 0) {
-      const { max } = this.#histogram;
+    const { count, max } = this.#histogram;
+    if (count >= LEAST_LOOKS)
       this.#last = { delay_p99_ms: lateMs(this.#histogram.percentile(99)), delay_max_ms: lateMs(max) };
+    const now = performance.now();
+    if (now - this.#sinceMs >= WINDOW_MS) {
       this.#histogram.reset();
       this.#sinceMs = now;
     }

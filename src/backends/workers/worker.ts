@@ -14,7 +14,7 @@ import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 import { within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
-import type { SignalTrap } from '../../platform/signals.ts';
+import type { SignalActions, SignalTrap } from '../../platform/signals.ts';
 import { RUN } from '../../server/exchange.ts';
 import { InProcess } from '../in-process/in-process.ts';
 import { rehearse } from '../in-process/rehearsal.ts';
@@ -43,7 +43,7 @@ export async function work(signals: SignalTrap): Promise<ExitCode> {
   try {
     const config = shareOf(parseConfig(process.env), Number(process.env[WORKER_VARIABLE]));
     const log = createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
-    return await new Worker(config, log).run(signals);
+    return await new Worker(config, log, signals).run();
   } catch (error) {
     const exitCode =
       error instanceof StartError || error instanceof ConfigError ? error.exitCode : ExitCode.Internal;
@@ -70,6 +70,7 @@ function shareOf(config: Config, slot: number): Config {
 class Worker {
   readonly #config: Config;
   readonly #log: Logger;
+  readonly #signals: SignalTrap;
   readonly #listener: HandedListener;
   readonly #lifecycle = new Lifecycle();
   readonly #backend: InProcess;
@@ -82,8 +83,9 @@ class Worker {
   /** Set while this process ends itself, without a controller. */
   #orphanCut: CutRequest[] | undefined;
 
-  constructor(config: Config, log: Logger) {
+  constructor(config: Config, log: Logger, signals: SignalTrap) {
     this.#config = config;
+    this.#signals = signals;
     this.#log = log;
     const host: Host = {
       log,
@@ -108,21 +110,24 @@ class Worker {
       config,
       listener: this.#listener,
       recorder: this.#recorder,
+      signals,
     });
   }
 
-  async run(signals: SignalTrap): Promise<ExitCode> {
+  async run(): Promise<ExitCode> {
     process.on('message', (message: ToWorker, handle: unknown) => this.#hear(message, handle));
     process.once('disconnect', () => void this.#leaveAlone());
-    signals.deliverTo({
+    const actions: SignalActions = {
       // A terminal or a service manager may signal the whole group; the controller decides for all.
       stop: () => undefined,
       force: () => undefined,
       reload: () => undefined,
       reopen: () => undefined,
       crash: (origin, error) => this.#crash(origin, error),
+      stopping: () => this.#lifecycle.order !== undefined || this.#closing !== undefined,
       exit: (code) => this.#lose(code),
-    });
+    };
+    this.#signals.deliverTo(actions, this.#log);
     // It may have gone before anybody listened.
     if (!process.connected) void this.#leaveAlone();
     this.#audit = openAudit(this.#config, {
@@ -149,6 +154,9 @@ class Worker {
     const beat = setInterval(() => tell({ type: 'beat', status: this.#backend.status() }), BEAT_MS);
     const exitCode = await this.#left.promise;
     clearInterval(beat);
+    // What is left is the application's.
+    process.channel?.unref();
+    await this.#signals.release();
     return exitCode;
   }
 

@@ -21,10 +21,14 @@ const byId = (id) => document.getElementById(id);
 let view;
 let heardMs = performance.now();
 let goneAt;
+/** The last one known: a service that leaves has none. */
+let address;
 let source;
 /** One row a second, of this service and of the one before it: a restart is a gap in the line. */
 let rows = [];
 let columns = [];
+
+const dialog = byId('dialog');
 
 connect();
 setInterval(tick, 1_000);
@@ -52,7 +56,8 @@ function connect() {
 }
 
 function hear(next) {
-  view = next;
+  view = { ...next, atMs: Date.now() };
+  address = next.status.address ?? address;
   heardMs = performance.now();
   if (next.history !== undefined) {
     columns = next.columns;
@@ -85,6 +90,7 @@ function show() {
   document.title = `${words.split(' - ')[0]} · ${view?.status.host ?? location.host} · master-agent`;
   showIcon(state);
   speak(state, words);
+  showEmergency();
   document.querySelector('main').classList.toggle('stale', goneAt !== undefined);
   if (view === undefined) {
     text('subline', goneAt === undefined ? '' : `${location.host}, since ${clock(goneAt)}. Trying again.`);
@@ -98,7 +104,13 @@ function show() {
   showFacts();
 }
 
+/** Whether an emergency shutdown keeps the service down. */
+function isLatched() {
+  return goneAt !== undefined && view?.status?.shutdown?.emergency?.latched === true;
+}
+
 function stateNow() {
+  if (isLatched()) return 'latched';
   if (goneAt !== undefined) return view?.report === undefined ? 'gone' : 'stopped';
   if (view === undefined) return 'unknown';
   const { state, shutdown } = view.status;
@@ -107,19 +119,23 @@ function stateNow() {
 }
 
 function headlineNow() {
-  if (goneAt !== undefined && view?.report === undefined) return 'GONE - the service does not answer';
+  if (goneAt !== undefined && view?.report === undefined)
+    return isLatched() ? 'LATCHED - the service does not answer' : 'GONE - the service does not answer';
   return view?.headline ?? 'Connecting…';
 }
 
 function showSubline() {
-  const { service, version, host, pid, since, generation, workers } = view.status;
-  const who = `${service} ${version} on ${host}, process ${pid}`;
-  const pool = workers === null ? '' : `, generation ${generation}, ${many(workers.length, 'worker')}`;
-  const words =
+  const { service, version, host, pid, application, since, generation, workers } = view.status;
+  const pool = !workers?.length ? [] : [`${many(workers.length, 'worker')} of generation ${generation || 1}`];
+  const where = [address ?? 'not listening yet', application ?? 'no application module'];
+  text('who', [...where, `${host}, process ${pid}`, ...pool, `${service} ${version}`].join(' · '));
+  const back = isLatched() ? '' : ' This page follows when the service is back.';
+  text(
+    'subline',
     goneAt === undefined
-      ? `${pool}; since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`
-      : `: gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago. This page comes back by itself.`;
-  text('subline', `${who}${words}`);
+      ? `Since ${clock(new Date(since))}, for ${span(Date.now() - Date.parse(since))}`
+      : `Gone at ${clock(goneAt)}, ${span(Date.now() - goneAt)} ago.${back}`,
+  );
 }
 
 /** Screen readers announce a change of state, not each second of it. */
@@ -133,6 +149,7 @@ function speak(state, words) {
 function showDrain() {
   const { shutdown, in_flight } = view.status;
   byId('drain').hidden = shutdown === null || goneAt !== undefined;
+  byId('unlatch').hidden = !isLatched();
   if (shutdown === null) return;
   const { count } = in_flight;
   const most = Math.max(shutdown.in_flight_at_lock ?? count, count, 1);
@@ -163,23 +180,28 @@ function showRequests() {
   text('oldest-title', stopping ? 'It waits for' : 'Oldest requests in flight');
   fill(
     'requests',
-    ['number', 'method', 'path', ''],
-    oldest.map(({ method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase]),
+    ['number', 'method', 'path', '', 'id'],
+    oldest.map(({ id, method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase, id]),
   );
+  byId('request-table').hidden = oldest.length === 0;
   const more = count - oldest.length;
   text('more', count === 0 ? 'None.' : more > 0 ? `and ${more} more` : '');
 }
 
 function showWorkers() {
   const { workers, generation, reload } = view.status;
-  byId('pool').hidden = workers === null;
-  if (workers === null) return;
-  text('pool-title', `Workers: generation ${generation}${reload === null ? '' : ', a reload is under way'}`);
+  byId('pool').hidden = !workers?.length;
+  if (!workers?.length) return;
+  text(
+    'pool-title',
+    `Workers${generation === 0 ? '' : `: generation ${generation}`}${reload === null ? '' : ', a reload is under way'}`,
+  );
   fill(
     'workers',
     ['', '', '', 'number', 'number'],
     workers.map(({ pid, generation, state, heard_ms_ago, in_flight, connections }) => {
-      const silent = heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
+      // One that starts has nothing to say yet.
+      const silent = state !== 'starting' && heard_ms_ago > 2_500 ? `, silent for ${age(heard_ms_ago)}` : '';
       return [pid, generation, `${state}${silent}`, in_flight, connections].map(String);
     }),
   );
@@ -188,14 +210,14 @@ function showWorkers() {
 function showFacts() {
   const { connections, event_loop, last_reload, audit, last_shutdown } = view.status;
   text('connections', `${connections.open} open, ${connections.idle} of them idle`);
-  text('loop', event_loop === null ? 'not known yet' : loopText(event_loop));
+  text('loop', event_loop === null ? 'not known' : loopText(event_loop));
   text('reload', last_reload === null ? 'none yet' : reloadText(last_reload));
   text('audit', audit === null ? 'off' : auditText(audit));
   text('last', lastText(view.report ?? last_shutdown));
 }
 
 function loopText({ delay_p99_ms, delay_max_ms }) {
-  return `late by ${delay_p99_ms} ms (p99), at most ${delay_max_ms} ms`;
+  return `in the last minute late by ${delay_p99_ms} ms (p99), at most by ${delay_max_ms} ms`;
 }
 
 function reloadText({ outcome, reason, started_ms, duration_ms }) {
@@ -205,7 +227,12 @@ function reloadText({ outcome, reason, started_ms, duration_ms }) {
 
 function auditText({ mode, head, last_sync_age_ms, failure, unclean_end }) {
   if (failure !== null) return `FAILED: ${failure}`;
-  const sync = last_sync_age_ms === null ? 'not synced yet' : `synced ${age(last_sync_age_ms)} ago`;
+  // What is recorded is on disk within a tenth of a second. A longer time means that there was nothing to record.
+  const last = view.atMs - last_sync_age_ms;
+  const sync =
+    last_sync_age_ms === null
+      ? 'nothing recorded yet'
+      : `all on disk, the last record at ${clock(new Date(last))}`;
   const unclean = unclean_end === null ? '' : '; the run before did not close it';
   return `${mode}, ${sync}; chain ${head.chain} at seal ${head.seq}, ${head.hash.slice(0, 12)}…${unclean}`;
 }
@@ -292,6 +319,7 @@ const SHAPES = {
   stopping: ["<path d='M8 1l7 14H1z'/>", 'd98200'],
   emergency: ["<path d='M5 1h6l4 4v6l-4 4H5l-4-4V5z'/>", 'd0213a'],
   stopped: ["<path d='M2 2h12v12H2z'/>", '7d8794'],
+  latched: ["<path d='M3 7V5a5 5 0 0 1 10 0v2h1v9H2V7zm2 0h6V5a3 3 0 0 0-6 0z'/>", 'd0213a'],
   gone: ["<path d='M1 3l2-2 5 5 5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5z'/>", 'd0213a'],
 };
 
@@ -344,7 +372,23 @@ function many(count, what) {
   return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
-const dialog = byId('dialog');
+/** The dialog can do something only while the service answers, has a token and is not stopped by an emergency already. */
+function showEmergency() {
+  const { administration, shutdown } = view?.status ?? {};
+  const done = shutdown?.emergency ? 'An emergency stop was ordered.' : undefined;
+  const gone = goneAt === undefined ? undefined : 'The service does not answer.';
+  const closed =
+    administration === 'closed'
+      ? 'Emergency stop is closed: set ADMIN_TOKEN or ADMIN_TOKEN_FILE.'
+      : undefined;
+  const why = done ?? gone ?? closed;
+  const idle = view === undefined || why !== undefined;
+  for (const id of ['open', 'fields', 'send']) byId(id).disabled = idle;
+  text('closed', why === closed ? (closed ?? '') : '');
+  // A success has said so itself.
+  if (dialog.open && why !== undefined && byId('outcome').dataset.kind !== 'good') told('bad', why);
+}
+
 byId('open').addEventListener('click', () => {
   const status = view?.status;
   text('target', status ? `${status.service} on ${status.host} (${location.host})` : location.host);
@@ -367,6 +411,7 @@ byId('form').addEventListener('submit', async (event) => {
   told(...(await emergency(byId('token').value, byId('reason').value)));
   byId('token').value = '';
   byId('send').disabled = false;
+  showEmergency();
 });
 
 /**
