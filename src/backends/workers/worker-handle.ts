@@ -28,7 +28,7 @@ const COUNT_MS = 250;
 const CUT_MS = 500;
 /** How long the quiet tail of a worker may take. One that has not answered then is blocked, and `close` ends it. */
 const RELEASE_MS = 1_000;
-/** What a worker may take to end, beyond what it was given to close. */
+/** What a worker may take to end, of what it is given to close; and once more when it was killed. */
 const END_MS = 500;
 /** One that was heard of so lately has told itself what it has in flight. */
 const FRESH_MS = 250;
@@ -277,13 +277,14 @@ export class WorkerHandle {
   /** @returns whether it has left by itself */
   async close(given: CloseLimits): Promise<boolean> {
     // A start that does not settle is not waited for any longer than one in this process would be.
-    const limits = this.#hasServed ? given : { stopMs: ABANDON_MS, closeMs: ABANDON_MS };
-    void this.#call('close', limits).then((closed) => {
+    const { stopMs, closeMs } = this.#hasServed ? given : { stopMs: ABANDON_MS, closeMs: ABANDON_MS };
+    void this.#call('close', { stopMs, closeMs: closeMs - END_MS }).then((closed) => {
       this.closed = closed;
     });
-    if (await within(limits.closeMs + END_MS, this.ended)) return true;
+    if (await within(closeMs, this.ended)) return true;
     this.kill();
-    await within(REAP_MS, this.ended);
+    // One that waits for a disk is not gone before the disk answers.
+    await within(END_MS, this.ended);
     return false;
   }
 
