@@ -74,8 +74,8 @@ for (const noun of ['orders', 'customers', 'files', 'reports', 'users', 'items',
 const around = { lifecycle, inFlight, log };
 const requestAudit = new RequestAudit();
 const gate = new Gate({ ...around, connections, requestAudit }, config);
-const parts = { ...around, gate, connections, router, accepting: () => true, requestAudit };
-const { server } = createHttpServer(parts, config);
+const parts = { ...around, gate, connections, accepting: () => true, requestAudit };
+const { server } = createHttpServer(parts, router, config);
 lifecycle.to('running');
 
 /** As node:http's parser makes it, a target is a new string each time: no hash is known of it, no split remembered. */

@@ -4,17 +4,18 @@ import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
 import { rehearse } from '../backends/in-process/rehearsal.ts';
 import { environmentDoubts, readEnvironment } from '../config/environment.ts';
-import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { ConfigError, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
-import { ExitCode, StartError } from '../exit-code.ts';
+import { ExitCode } from '../exit-code.ts';
 import { within } from '../platform/deadline.ts';
 import { createLogger } from '../platform/logger.ts';
 import { readPidFile, removePidFile, removePidFileNow, writePidFile } from '../platform/pid-file.ts';
 import type { SignalTrap } from '../platform/signals.ts';
 import { createNotifier } from '../platform/systemd.ts';
 import { version } from '../version.ts';
+import { explain, formatOf } from './explain.ts';
 import { fateIn } from './find-service.ts';
 import { complain, helpText } from './help.ts';
 
@@ -138,31 +139,4 @@ function claimPidFile(file: string, stateDir: string, log: Logger): void {
     if (error instanceof ConfigError) throw error;
     throw new ConfigError([`PID_FILE: want a file that can be written, got "${file}": ${messageOf(error)}`]);
   }
-}
-
-/** Says why there is no service, on standard error, one line for each mistake. */
-function explain(error: unknown): ExitCode {
-  const { LOG_FORMAT } = process.env;
-  const format = formatOf(
-    LOG_FORMATS.find((name) => name === LOG_FORMAT),
-    process.stderr.isTTY,
-  );
-  const log = createLogger({ level: 'info', format, fd: 2 });
-  if (error instanceof ConfigError) {
-    for (const mistake of error.mistakes) log.fatal(mistake);
-    return ExitCode.Config;
-  }
-  if (error instanceof StartError) {
-    log.fatal(error.message);
-    // The line above is for the operator, the stack for the author of the application.
-    if (error.exitCode === ExitCode.Internal && error.cause !== undefined)
-      log.error({ err: error.cause }, 'The cause');
-    return error.exitCode;
-  }
-  log.fatal({ err: error }, `Internal error: ${messageOf(error)}`);
-  return ExitCode.Internal;
-}
-
-function formatOf(format: LogFormat | undefined, terminal = process.stdout.isTTY): LogFormat {
-  return format ?? (terminal ? 'text' : 'json');
 }

@@ -63,6 +63,15 @@ function oneOf<T extends string>(values: readonly T[]): Kind<T> {
   return { rule: `one of ${values.join(', ')}`, parse: (text) => values.find((value) => value === text) };
 }
 
+/** Kept as one text, because configurations are compared by value. */
+const ports: Kind<string> = {
+  rule: 'ports separated by commas',
+  parse: (text) => {
+    const numbers = text.split(',').map((number) => port.parse(number.trim()));
+    return numbers.includes(undefined) ? undefined : numbers.join(',');
+  },
+};
+
 /** Names as in a Host header, in lower case. Kept as one text, because configurations are compared by value. */
 const hostNames: Kind<string> = {
   rule: 'host names separated by commas, without ports',
@@ -165,6 +174,11 @@ const TABLE = {
     'Files of the audit log that are kept beside the one being written.',
   ),
   pidFile: fixed(text, '', 'File for the process id; unset: none.'),
+  ungatedPorts: fixed(
+    ports,
+    '',
+    "Ports of an application's own servers that stay open, such as for its metrics.",
+  ),
 } as const;
 
 type Value<S> = S extends Setting<infer T, infer F> ? T | (F extends '' ? undefined : never) : never;

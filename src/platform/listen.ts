@@ -5,6 +5,7 @@ import net, { type AddressInfo, Server as NetServer, type Server, type Socket } 
 import { getSystemErrorName } from 'node:util';
 import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
+import { OWN_SERVERS } from './own-servers.ts';
 import { portOwner } from './port-owner.ts';
 
 /** The settings an address comes from, for the message when it cannot be used. */
@@ -27,6 +28,7 @@ export function handedSocket(env: NodeJS.ProcessEnv = process.env): number | und
 
 /** Begins to accept on a socket that was handed over. @throws ConfigError when the descriptor is no such socket */
 export async function listenOnHanded(server: Server, fd: number): Promise<void> {
+  OWN_SERVERS.add(server);
   const listening = once(server, 'listening');
   try {
     server.listen({ fd });
@@ -43,6 +45,7 @@ export async function listen(
   port: number,
   names: AddressSettings,
 ): Promise<void> {
+  OWN_SERVERS.add(server);
   const listening = once(server, 'listening');
   try {
     server.listen({ host, port });
@@ -144,10 +147,11 @@ export function addressOf(server: Server): AddressInfo | null {
 }
 
 export function urlOf(server: Server): string {
-  const address = addressOf(server);
+  const address = server.address();
+  if (typeof address === 'string') return `unix:${address}`;
   if (address === null) return 'no address';
   const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
-  return `http://${host}:${address.port}`;
+  return `http${'setSecureContext' in server ? 's' : ''}://${host}:${address.port}`;
 }
 
 function unlistenable(error: unknown, host: string, port: number, names: AddressSettings): string {

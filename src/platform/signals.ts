@@ -53,6 +53,8 @@ export function signalNumber(signal: NodeJS.Signals): number {
  * the service has ended process.exit waits for it. No library can take our listener away, because there is none.
  */
 export class SignalTrap {
+  /** `transparent`: in place, but everything goes its usual way, for a process that may be no service. */
+  #mode: 'transparent' | 'trapping' = 'transparent';
   #actions: SignalActions | undefined;
   #log: Logger | undefined;
   readonly #early: Decision[] = [];
@@ -62,12 +64,11 @@ export class SignalTrap {
   /** Handlers that returned no promise. */
   readonly #unknownEnds: string[] = [];
 
-  constructor() {
+  /** @param mode transparent: from the first moment, but nothing is trapped before `trap` */
+  constructor(mode: 'transparent' | 'trapping' = 'trapping') {
     const { emit, exit } = process;
-    // Node binds the process.emit that it finds to a signal with the first listener for it, so earlier ones are added anew.
-    const earlier = SIGNALS.map((signal) => [signal, process.rawListeners(signal) as Listener[]] as const);
-    for (const signal of SIGNALS) process.removeAllListeners(signal);
     process.emit = ((name: string | symbol, ...args: unknown[]): boolean => {
+      if (this.#mode === 'transparent') return Reflect.apply(emit, process, [name, ...args]);
       if (isOurs(name)) return this.#hear(name);
       // Node would stop listening for a signal without listeners.
       if (name === 'removeListener' && isOurs(args[0])) return true;
@@ -84,6 +85,15 @@ export class SignalTrap {
     }) as typeof process.exit;
     // For those who import them by name.
     syncBuiltinESMExports();
+    if (mode === 'trapping') this.trap();
+  }
+
+  trap(): void {
+    if (this.#mode === 'trapping') return;
+    // Node binds the process.emit that it finds to a signal with the first listener for it, so earlier ones are added anew.
+    const earlier = SIGNALS.map((signal) => [signal, process.rawListeners(signal) as Listener[]] as const);
+    for (const signal of SIGNALS) process.removeAllListeners(signal);
+    this.#mode = 'trapping';
     const listen = (): void => undefined;
     for (const [signal, listeners] of earlier) {
       process.on(signal, listen).off(signal, listen);

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Exchange, Outcome } from './exchange.ts';
-import type { GatedResponse } from './messages.ts';
+import { EXCHANGE } from './messages.ts';
 
 /** After the last answer, how long the rest of a body is read and dropped. */
 const LINGER_MS = 2_000;
@@ -31,9 +31,9 @@ export class Connection {
   #first: Exchange | undefined;
   #last: Exchange | undefined;
   /** Refused and not answered yet: behind an exchange, or while the gate holds its answers. */
-  #refused: GatedResponse[] = [];
+  #refused: ServerResponse[] = [];
   /** Read and not let to the gate yet, because too many before them are unanswered; the oldest at `#nextWaiting`. */
-  #waiting: GatedResponse[] | undefined;
+  #waiting: ServerResponse[] | undefined;
   #nextWaiting = 0;
   /** `overran`: more came than may be unanswered, so there may be more of it in the socket. `dropped`: unparsed. */
   #input: 'parsed' | 'overran' | 'dropped' = 'parsed';
@@ -150,9 +150,9 @@ export class Connection {
   }
 
   /** Notes that a response is closed. */
-  answered(response: GatedResponse): void {
+  answered(response: ServerResponse): void {
     this.#unanswered -= 1;
-    if (response.exchange === undefined) this.#refusedUnanswered -= 1;
+    if (response[EXCHANGE] === undefined) this.#refusedUnanswered -= 1;
   }
 
   /** Notes a refusal that is answered at once, even behind unanswered requests. */
@@ -162,13 +162,13 @@ export class Connection {
   }
 
   /** Keeps a refused request's response until its turn has come. @returns whether it is the only one */
-  addRefused(response: GatedResponse): boolean {
+  addRefused(response: ServerResponse): boolean {
     this.noteRefused();
     return this.#refused.push(response) === 1;
   }
 
   /** The refused responses whose turn has come, in their order: none while a request before them is in flight. */
-  takeRefused(): readonly GatedResponse[] {
+  takeRefused(): readonly ServerResponse[] {
     const refused = this.#refused;
     if (refused.length > 0 && this.#first === undefined) {
       this.#refused = [];
@@ -178,7 +178,7 @@ export class Connection {
   }
 
   /** Keeps what was read past the limit, and reads no more until an answer has made room. */
-  addWaiting(response: GatedResponse): void {
+  addWaiting(response: ServerResponse): void {
     if (this.#waiting === undefined) {
       this.#waiting = [];
       if (this.#input === 'parsed') this.#input = 'overran';
@@ -190,7 +190,7 @@ export class Connection {
   }
 
   /** The next one that may go to the gate. When none is left the socket is read again. */
-  takeWaiting(mostUnanswered: number): GatedResponse | undefined {
+  takeWaiting(mostUnanswered: number): ServerResponse | undefined {
     if (this.#waiting === undefined || this.closing || this.#unanswered >= mostUnanswered) return undefined;
     const response = this.#waiting[this.#nextWaiting];
     this.#nextWaiting += 1;

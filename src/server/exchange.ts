@@ -234,6 +234,11 @@ export class Exchange implements Context {
     }
   }
 
+  /** Its route is known only now: an application's own server finds it by itself. */
+  label(match: RouteMatch): void {
+    this.#match = match;
+  }
+
   /** Hands the connection to the taker of an upgrade. */
   async runUpgrade(match: RouteMatch<UpgradeHandler>, socket: Duplex, head: Buffer): Promise<void> {
     this.#match = match;

@@ -4,7 +4,6 @@ import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { plural } from '../plural.ts';
 import type { Connection, Connections } from './connections.ts';
 import type { InFlight } from './in-flight.ts';
-import type { GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
 import { errorBody } from './response.ts';
 
@@ -127,7 +126,7 @@ export class Gate {
   }
 
   /** Answers a request that was not admitted with 503, in its turn on its connection. It is never dispatched. */
-  refuse(connection: Connection, response: GatedResponse): void {
+  refuse(connection: Connection, response: ServerResponse): void {
     const reason = this.#closedBecause() ?? 'stopping';
     this.#count(reason);
     if (reason === 'overloaded') {

@@ -75,10 +75,18 @@ export class GatedRequest extends IncomingMessage {
 /** Since Node 24, `end` writes the head, the text and the end at once. */
 const ENDS_AT_ONCE = Number.parseInt(process.versions.node, 10) >= 24;
 
-/** A response that knows what it answers. */
+/** Where a response keeps its exchange, once its request was admitted. A framework has other properties of its own. */
+export const EXCHANGE = Symbol('exchange');
+
+declare module 'node:http' {
+  interface ServerResponse {
+    [EXCHANGE]?: Exchange | undefined;
+  }
+}
+
+/** A response of a server of ours: cheaper than node:http's, and with a place for its exchange from the first. */
 export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
-  /** Set when its request was admitted. */
-  exchange: Exchange | undefined = undefined;
+  override [EXCHANGE]: Exchange | undefined = undefined;
 
   /** A last text leaves together with the head, in one write without a list of parts. */
   override end(...args: unknown[]): this {

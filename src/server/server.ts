@@ -1,4 +1,11 @@
-import { createServer, type IncomingMessage, type Server, type ServerOptions, STATUS_CODES } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Duplex } from 'node:stream';
@@ -10,7 +17,7 @@ import { Exchange, type ServerContext } from './exchange.ts';
 import type { Gate } from './gate.ts';
 import { holdAnswer } from './hold-answer.ts';
 import { hasValidHost } from './host.ts';
-import { GatedRequest, GatedResponse } from './messages.ts';
+import { EXCHANGE, GatedRequest, GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
 import { errorBody, sendError } from './response.ts';
 import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
@@ -30,10 +37,33 @@ const { emit } = GatedResponse.prototype;
 export interface ServerParts extends ServerContext {
   readonly gate: Gate;
   readonly connections: Connections;
-  readonly router: Router;
   /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
   readonly accepting: () => boolean;
   readonly requestAudit: RequestAudit;
+}
+
+/** What is behind the gate: our router, or the listeners of an application's own server. */
+export interface Application {
+  /** Answers for what no handler is asked. */
+  readonly unrouted: RouteMatch;
+  serve(exchange: Exchange, response: ServerResponse): void;
+  /** The taker of an upgrade. Without one an Upgrade header is ignored. */
+  upgradeOf(request: IncomingMessage): RouteMatch<UpgradeHandler> | undefined;
+  /** Hears of bytes that are no request. @returns whether it answers them */
+  malformed?(error: Error, socket: Socket): boolean;
+  /** Finds out at the end by which route an exchange was served. */
+  label?(exchange: Exchange): void;
+}
+
+/** What a server does with the events by which something arrives. */
+export interface Intake {
+  readonly onConnection: (socket: Socket) => void;
+  readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void;
+  /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
+  readonly onUpgrade: (request: IncomingMessage, stream: Duplex, head: Buffer) => void;
+  readonly onConnect: (request: IncomingMessage) => void;
+  readonly onMalformed: (error: NodeJS.ErrnoException, socket: Socket) => void;
+  readonly onDropped: () => void;
 }
 
 export interface GatedServer {
@@ -51,24 +81,17 @@ const MOST_FIELDS = 1_000;
 /** How long connections that are too many are counted before one line in the log sums them up. */
 const DROPPED_SUMMARY_MS = 1_000;
 
-/**
- * A node:http server in which every event by which a request can arrive leads to `arrive`, and from there through the
- * gate and the router to a handler. `end` is the other end of each request.
- */
-export function createHttpServer(parts: ServerParts, limits: ServerLimits): GatedServer {
-  const { gate, connections, router, requestAudit } = parts;
-
-  /** Hears the end of a response without a listener for each, also when a framework gives the response other methods. */
-  function hear(this: GatedResponse, event: string | symbol, ...args: unknown[]): boolean {
-    if (event === 'close') closed(this);
-    else if (event === 'error' && this.exchange !== undefined) {
-      // Written to after its end: the handler's failure, not the end of the service.
-      this.exchange.fail(args[0]);
-      if (this.listenerCount('error') === 0) return true;
-    }
-    return emit.call(this, event, ...args);
-  }
-
+/** A node:http server of our own, whose requests go through the gate and the router to a handler. */
+export function createHttpServer(parts: ServerParts, router: Router, limits: ServerLimits): GatedServer {
+  const application: Application = {
+    unrouted: router.unrouted,
+    serve: (exchange, response) => dispatch(router, exchange, response),
+    // From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8).
+    upgradeOf: (request) =>
+      request.httpVersion === '1.1' && hasValidHost(request)
+        ? router.matchUpgrade(request.url ?? '')
+        : undefined,
+  };
   type Options = ServerOptions<typeof GatedRequest, typeof GatedResponse>;
   const options: Options & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
     IncomingMessage: GatedRequest,
@@ -78,24 +101,49 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     // Checked below, behind the gate: while stopping even a request without a Host gets the 503.
     requireHostHeader: false,
     // Newer versions of Node ask; older ones take every upgrade once there is a listener.
-    shouldUpgradeCallback: (request) => upgradeOf(request) !== undefined,
+    shouldUpgradeCallback: (request) => application.upgradeOf(request) !== undefined,
   };
   const server = createServer(options);
+  const intake = intakeOf(parts, server, application);
   // None is dropped unseen: what is too much is refused below.
   server.maxHeadersCount = 0;
-  let dropped = 0;
   applyLimits(server, limits);
+  server.on('connection', intake.onConnection);
+  server.on('request', intake.onRequest);
+  server.on('checkContinue', intake.onRequest);
+  server.on('checkExpectation', intake.onRequest);
+  server.on('connect', intake.onConnect);
+  server.on('drop', intake.onDropped);
+  server.on('clientError', (error, socket) => intake.onMalformed(error, socket as Socket));
+  return { server, takeUpgrades: () => server.on('upgrade', intake.onUpgrade) };
+}
 
-  server.on('connection', onConnection);
-  server.on('request', read);
-  server.on('checkContinue', read);
-  server.on('checkExpectation', read);
-  server.on('connect', (request) => {
-    inTurn(request, () => arrive(responseOn(request)));
-  });
-  server.on('drop', onDropped);
-  server.on('clientError', (error, socket) => onMalformed(error, socket as Socket));
-  return { server, takeUpgrades: () => server.on('upgrade', onUpgrade) };
+/**
+ * Leads every event by which a request can arrive at a server to `arrive`, and from there through the gate to the
+ * application. `end` is the other end of each request.
+ */
+export function intakeOf(parts: ServerParts, server: Server, application: Application): Intake {
+  const { gate, connections, requestAudit } = parts;
+  let dropped = 0;
+  return {
+    onConnection,
+    onRequest: read,
+    onUpgrade,
+    onConnect: (request) => inTurn(request, () => arrive(responseOn(request))),
+    onMalformed,
+    onDropped,
+  };
+
+  /** Hears the end of a response without a listener for each, also when a framework gives the response other methods. */
+  function hear(this: ServerResponse, event: string | symbol, ...args: unknown[]): boolean {
+    if (event === 'close') closed(this);
+    else if (event === 'error' && this[EXCHANGE] !== undefined) {
+      // Written to after its end: the handler's failure, not the end of the service.
+      this[EXCHANGE].fail(args[0]);
+      if (this.listenerCount('error') === 0) return true;
+    }
+    return emit.call(this, event, ...args);
+  }
 
   function onConnection(socket: Socket): void {
     connections.open(socket);
@@ -130,7 +178,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }, DROPPED_SUMMARY_MS).unref();
   }
 
-  function read(request: IncomingMessage, response: GatedResponse): void {
+  function read(request: IncomingMessage, response: ServerResponse): void {
     // Behind what was no request: the parser may go on, but another reader would not.
     if (Connection.of(request.socket)?.readsNoMore) return;
     const ambiguity = ambiguityOf(request);
@@ -141,7 +189,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }
   }
 
-  function arrive(response: GatedResponse, serve = serveRequest): void {
+  function arrive(response: ServerResponse, serve = application.serve): void {
     const connection = connections.arrived(response.req, response);
     if (connection === undefined || connection.closing) return;
     if (connection.isFull(gate.maxPipelined)) connection.addWaiting(response);
@@ -149,7 +197,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   }
 
   /** Admits a request and has it served, or refuses it. */
-  function judge(connection: Connection, response: GatedResponse, serve = serveRequest): void {
+  function judge(connection: Connection, response: ServerResponse, serve = application.serve): void {
     connection.judge();
     response.emit = hear;
     if (!gate.admit()) {
@@ -157,7 +205,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
       return;
     }
     const exchange = new Exchange(response.req, response, connection.client, parts);
-    response.exchange = exchange;
+    response[EXCHANGE] = exchange;
     connection.begin(exchange);
     if (asksClientsToLeave()) connection.announceClose();
     // Node says in this answer that the connection closes, but leaves the closing to the client.
@@ -172,15 +220,11 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     return parts.lifecycle.state === 'stopping' || !parts.accepting();
   }
 
-  function serveRequest(exchange: Exchange, response: GatedResponse): void {
-    dispatch(router, exchange, response);
-  }
-
-  function closed(response: GatedResponse): void {
+  function closed(response: ServerResponse): void {
     const connection = Connection.of(response.req.socket);
     if (connection === undefined) return;
     connection.answered(response);
-    if (response.exchange !== undefined) end(connection, response.exchange);
+    if (response[EXCHANGE] !== undefined) end(connection, response[EXCHANGE]);
     for (;;) {
       const next = connection.takeWaiting(gate.maxPipelined);
       if (next === undefined) return;
@@ -191,6 +235,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
   /** The end of an admitted request: its response, or its connection, is closed. */
   function end(connection: Connection, exchange: Exchange): void {
     const nowMs = performance.now();
+    application.label?.(exchange);
     const outcome = exchange.end(nowMs);
     if (outcome === undefined) return;
     connections.outcomes[outcome] += 1;
@@ -199,24 +244,18 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     gate.answer(connection);
   }
 
-  /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
   function onUpgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
-    const taker = upgradeOf(request);
+    const taker = application.upgradeOf(request);
     inTurn(request, () => {
-      if (taker !== undefined && hasValidHost(request)) arriveForUpgrade(request, stream, head, taker);
+      if (taker !== undefined) arriveForUpgrade(request, stream, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
-      else arrive(responseOn(request), hasBody(request) ? refuseBody : serveRequest);
+      else arrive(responseOn(request), hasBody(request) ? refuseBody : application.serve);
     });
   }
 
-  /** The route for the upgrade that a request asks for. From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8). */
-  function upgradeOf({ httpVersion, url }: IncomingMessage): RouteMatch<UpgradeHandler> | undefined {
-    return httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
-  }
-
-  function refuseBody(exchange: Exchange, response: GatedResponse): void {
-    exchange.run(router.unrouted, response, () =>
+  function refuseBody(exchange: Exchange, response: ServerResponse): void {
+    exchange.run(application.unrouted, response, () =>
       sendError(response, 501, 'An upgrade cannot be ignored for a request with a body.'),
     );
   }
@@ -255,9 +294,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.current?.response?.emit('drain'));
     const ambiguity = ambiguityOf(request);
-    connection.endAfterLatest(
-      ambiguity === undefined ? step : () => answerMalformed(gate, connection, ambiguity),
-    );
+    connection.endAfterLatest(ambiguity === undefined ? step : () => answer(connection, ambiguity));
     if (asksClientsToLeave()) connection.announceClose();
   }
 
@@ -266,7 +303,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     const connection = Connection.of(socket);
     if (connection?.closing) return;
     if (connection === undefined || !socket.writable) {
-      socket.destroy(error);
+      if (!application.malformed?.(error, socket)) socket.destroy(error);
       return;
     }
     if (connection.sending) {
@@ -282,8 +319,17 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
       }
       end(connection, broken);
     }
-    connection.endAfterLatest(() => answerMalformed(gate, connection, error));
+    connection.endAfterLatest(() => answer(connection, error));
     if (asksClientsToLeave()) connection.announceClose();
+  }
+
+  /** Answers, by hand, what node:http has given up, unless the application does, and ends the connection. */
+  function answer(connection: Connection, error: NodeJS.ErrnoException): void {
+    const { socket } = connection;
+    // What was read as a request is refused as one.
+    if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection);
+    else if (!application.malformed?.(error, socket)) socket.write(malformedAnswer(error));
+    connection.close();
   }
 
   /** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
@@ -316,20 +362,14 @@ export function applyLimits(server: Server, limits: ServerLimits): void {
   else Reflect.deleteProperty(server, 'maxConnections');
 }
 
-/** Answers, by hand, what node:http has given up, and ends the connection. */
-function answerMalformed(gate: Gate, connection: Connection, error: NodeJS.ErrnoException): void {
-  // What was read as a request is refused as one.
-  if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection);
-  else {
-    const status = statusOf(error);
-    const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
-    connection.socket.write(
-      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\nDate: ${new Date().toUTCString()}\r\n` +
-        `Connection: close\r\n\r\n${body}`,
-    );
-  }
-  connection.close();
+function malformedAnswer(error: NodeJS.ErrnoException): string {
+  const status = statusOf(error);
+  const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
+  return (
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
+    `Content-Length: ${Buffer.byteLength(body)}\r\nDate: ${new Date().toUTCString()}\r\n` +
+    `Connection: close\r\n\r\n${body}`
+  );
 }
 
 /**

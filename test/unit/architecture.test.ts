@@ -20,7 +20,7 @@ const ORDER = [
 ];
 
 /** The files on top of src. Those that compose may import any folder; the others are imported by all, and import none. */
-const COMPOSE = ['main.ts', 'index.ts'];
+const COMPOSE = ['main.ts', 'index.ts', 'register.ts', 'service.ts'];
 
 interface Import {
   readonly file: string;

@@ -44,6 +44,7 @@ const DEFAULTS: Record<SettingName, unknown> = {
   auditMaxBytes: 268_435_456,
   auditKeep: 16,
   pidFile: undefined,
+  ungatedPorts: undefined,
 };
 
 const SECONDS = 'a number of seconds >= 0, at most 86400';

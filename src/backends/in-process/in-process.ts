@@ -25,7 +25,8 @@ import { Gate } from '../../server/gate.ts';
 import { InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
-import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
+import { applyLimits, createHttpServer, type GatedServer, type ServerParts } from '../../server/server.ts';
+import { AdoptedServers } from './adopted-servers.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
@@ -38,7 +39,7 @@ export interface InProcessOptions {
   readonly app: AppSource;
   readonly config: Config;
   /** Default: a listening socket of its own. */
-  readonly listener?: Listener;
+  readonly listener?: Listener | undefined;
   /** Remembers what is in flight for the case that this process can no longer tell. */
   readonly recorder?: ServerContext['recorder'];
   /** Has the application's own signal handlers; where the service takes no signals, nobody holds them back. */
@@ -47,9 +48,9 @@ export interface InProcessOptions {
 
 /** The application and its HTTP server, in this process. */
 export class InProcess implements Backend {
-  readonly server: Server;
   readonly #host: Host;
   readonly #source: AppSource;
+  readonly #parts: ServerParts;
   readonly #http: GatedServer;
   readonly #listener: Listener;
   readonly #inFlight = new InFlight();
@@ -66,6 +67,8 @@ export class InProcess implements Backend {
   #app: App | undefined;
   #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
   #endStallWatch: () => void = () => undefined;
+  /** Set where the servers are the application's own; they take the place of ours and of its routes. */
+  readonly #adopted: AdoptedServers | undefined;
 
   constructor(host: Host, { app, config, listener, recorder, signals }: InProcessOptions) {
     this.#host = host;
@@ -73,29 +76,36 @@ export class InProcess implements Backend {
     this.#config = config;
     this.#signals = signals;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
+    this.#adopted = listener instanceof AdoptedServers ? listener : undefined;
     const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
     this.#gate = new Gate(
       { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
     );
-    this.#http = createHttpServer(
-      {
-        ...context,
-        gate: this.#gate,
-        connections: this.#connections,
-        router: this.#router,
-        accepting: () => this.#listener.accepting,
-        recorder,
-        requestAudit: this.#requestAudit,
-      },
-      config,
-    );
-    this.server = this.#http.server;
+    this.#parts = {
+      ...context,
+      gate: this.#gate,
+      connections: this.#connections,
+      accepting: () => this.#listener.accepting,
+      recorder,
+      requestAudit: this.#requestAudit,
+    };
+    this.#http = createHttpServer(this.#parts, this.#router, config);
     addServiceRoutes(
       this.#router,
       () => ({ ready: host.lifecycle.ready, state: host.lifecycle.state, inFlight: this.#inFlight.count }),
       host.admin,
     );
+  }
+
+  get server(): Server {
+    return this.#adopted?.first ?? this.#http.server;
+  }
+
+  /** As `AdoptedServers.adopt`, which has to be the listener. */
+  adopt(server: Server, stop: () => void): void {
+    if (this.#adopted === undefined) throw new Error('adopt: this backend has a server of its own');
+    this.#adopted.adopt(server, this.#parts, stop);
   }
 
   get where(): string {
@@ -155,12 +165,13 @@ export class InProcess implements Backend {
         cause: error,
       });
     }
+    if (this.#adopted !== undefined) return;
     const none = Object.keys(app).length === 0;
     log.info(none ? "No application: the service's own routes alone" : `Application started: ${name}`);
   }
 
   open(): Promise<void> {
-    return this.#listener.open(this.server);
+    return this.#listener.open(this.#http.server);
   }
 
   status(): BackendStatus {
@@ -174,7 +185,7 @@ export class InProcess implements Backend {
       in_flight: { count: this.#inFlight.count, oldest },
       connections: { open: this.#connections.size, idle: this.#connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
-      tallies: this.#router.tallies(),
+      tallies: (this.#adopted?.labels ?? this.#router).tallies(),
       cut: this.#connections.outcomes.cut,
       event_loop: this.#loopDelay.read(),
       workers: null,
@@ -186,7 +197,7 @@ export class InProcess implements Backend {
     assertReloadable(this.#config, config, 'process');
     this.#config = config;
     this.#gate.configure(config);
-    applyLimits(this.server, config);
+    applyLimits(this.#http.server, config);
     this.#generation += 1;
     return 'settings';
   }
@@ -268,6 +279,7 @@ export class InProcess implements Backend {
       );
     // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
     if (!this.#config.enableFailSafe) await hangUpAll();
+    this.#adopted?.drained();
     const exitCode = await this.#stopApp(stopMs);
     await hangUpAll();
     this.#gate.flushSummary();

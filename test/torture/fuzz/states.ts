@@ -198,7 +198,8 @@ class StartingServer implements Target {
     const requestAudit = new RequestAudit();
     const gate = new Gate({ ...around, connections, requestAudit }, limits);
     this.#server = createHttpServer(
-      { ...around, gate, connections, router, accepting: () => true, requestAudit },
+      { ...around, gate, connections, accepting: () => true, requestAudit },
+      router,
       limits,
     ).server;
   }

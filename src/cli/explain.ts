@@ -1,0 +1,31 @@
+import { ConfigError, LOG_FORMATS, type LogFormat } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
+import { ExitCode, StartError } from '../exit-code.ts';
+import { createLogger } from '../platform/logger.ts';
+
+/** Says why there is no service, on standard error, one line for each mistake. */
+export function explain(error: unknown): ExitCode {
+  const { LOG_FORMAT } = process.env;
+  const format = formatOf(
+    LOG_FORMATS.find((name) => name === LOG_FORMAT),
+    process.stderr.isTTY,
+  );
+  const log = createLogger({ level: 'info', format, fd: 2 });
+  if (error instanceof ConfigError) {
+    for (const mistake of error.mistakes) log.fatal(mistake);
+    return ExitCode.Config;
+  }
+  if (error instanceof StartError) {
+    log.fatal(error.message);
+    // The line above is for the operator, the stack for the author of the application.
+    if (error.exitCode === ExitCode.Internal && error.cause !== undefined)
+      log.error({ err: error.cause }, 'The cause');
+    return error.exitCode;
+  }
+  log.fatal({ err: error }, `Internal error: ${messageOf(error)}`);
+  return ExitCode.Internal;
+}
+
+export function formatOf(format: LogFormat | undefined, terminal = process.stdout.isTTY): LogFormat {
+  return format ?? (terminal ? 'text' : 'json');
+}
