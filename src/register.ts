@@ -76,7 +76,7 @@ function configure(): Config {
   if (isWorker) {
     // Each is a service of its own.
     variables.STATE_DIR = join(variables.STATE_DIR || 'var', `worker-${worker?.id}`);
-    variables.OPS_PORT = 'off';
+    variables.OPS_PORT ||= 'off';
   }
   const config = parseConfig({ ...variables, PORT: '0' });
   return { ...config, logFormat: config.logFormat ?? (process.stdout.isTTY ? 'text' : 'json') };

@@ -123,7 +123,8 @@ async function listenAt(path: string): Promise<Server> {
     socket.end(answer);
   });
   const listening = once(server, 'listening');
-  server.listen({ path });
+  // In a worker of node:cluster the primary would listen, to which the path is another.
+  server.listen({ path, exclusive: true });
   await listening;
   return server.unref();
 }

@@ -16,9 +16,11 @@ root.setTimeout(LIMIT_MS);
 export const TEST_APP = join(ROOT, 'test/fixtures/app.mjs');
 
 export interface SpawnOptions {
-  /** Arguments behind `main`; default: the test application. */
+  /** Arguments behind the program; default: the test application. */
   readonly args?: readonly string[];
-  /** For node, in front of `main`. */
+  /** Default: `main`. */
+  readonly program?: string;
+  /** For node, in front of the program. */
   readonly nodeArgs?: readonly string[];
   /** Undefined: not set at all, so that a `.env` can set it. */
   readonly env?: Readonly<Record<string, string | undefined>>;
@@ -40,11 +42,18 @@ export class ServiceProcess extends ServerProcess {
 
   private constructor(
     t: Test,
-    { args = [TEST_APP], nodeArgs = [], env = {}, stateDir = tempDir(t), cwd = ROOT }: SpawnOptions,
+    {
+      program = MAIN,
+      args = [TEST_APP],
+      nodeArgs = [],
+      env = {},
+      stateDir = tempDir(t),
+      cwd = ROOT,
+    }: SpawnOptions,
   ) {
     t.setTimeout(LIMIT_MS);
     // Nothing of what the tests themselves need: a child is what users run.
-    super(process.execPath, [...nodeArgs, MAIN, ...args], {
+    super(process.execPath, [...nodeArgs, program, ...args], {
       cwd,
       env: {
         ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0' },
