@@ -1,6 +1,6 @@
 // NestJS on Express; with NEST_HOOKS its own shutdown hooks are on. The decorators are called, as TypeScript compiles them.
 import 'reflect-metadata';
-import { All, Controller, Get, Module, Post, Query, Req, Res } from '@nestjs/common';
+import { All, Controller, Get, HttpCode, Module, Post, Query, Req, Res } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { handle, startDelay } from '../../test/conformance/routes.mjs';
 
@@ -29,7 +29,7 @@ const parameter = (name, index, decorate) => decorate(AppController.prototype, n
 route('hello', Get('/'));
 route('slow', Get('/slow'));
 parameter('slow', 0, Query('ms'));
-route('upload', Post('/upload'));
+route('upload', Post('/upload'), HttpCode(200));
 parameter('upload', 0, Req());
 route('others', All('*path'));
 parameter('others', 0, Req());

@@ -20,6 +20,7 @@ export const INSTALL = {
   nginx: `${APT} nginx-light`,
   promtool: `${APT} prometheus`,
   prlimit: `${APT} util-linux`,
+  openssl: `${APT} openssl`,
   script: `${APT} bsdutils`,
   chromium: `${APT} chromium`,
   docker: `${APT} docker.io`,
