@@ -81,6 +81,11 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     good: { 'ops.example.com': 'ops.example.com', 'Web1, web-2,a_b': 'web1,web-2,a_b' },
     bad: ['http://ops', 'ops:8001', 'a,,b', '*', 'a b'],
   },
+  UNGATED_PORTS: {
+    rule: 'ports separated by commas',
+    good: { 9090: '9090', '9090, 9229': '9090,9229' },
+    bad: ['9090;9229', '9090,', 'http', '65536'],
+  },
   SHUTDOWN_TIMEOUT: { rule: SECONDS, good: { 0: 0, '0.5': 500, 86400: 86_400_000 }, bad: NOT_SECONDS },
   SHUTDOWN_DELAY: { rule: SECONDS, good: { 5: 5000 }, bad: NOT_SECONDS },
   STOP_BUDGET: { rule: SECONDS, good: { 90: 90_000 }, bad: NOT_SECONDS },
@@ -300,7 +305,15 @@ t.test('a reload can change the live settings alone', async (t) => {
     [
       ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
       ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
-      ...['AUDIT_LOG', 'AUDIT_MODE', 'AUDIT_KEY_FILE', 'AUDIT_MAX_BYTES', 'AUDIT_KEEP', 'PID_FILE'],
+      ...[
+        'AUDIT_LOG',
+        'AUDIT_MODE',
+        'AUDIT_KEY_FILE',
+        'AUDIT_MAX_BYTES',
+        'AUDIT_KEEP',
+        'PID_FILE',
+        'UNGATED_PORTS',
+      ],
     ],
   );
 });
