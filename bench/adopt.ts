@@ -18,6 +18,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '28' },
     starts: { type: 'string', default: '15' },
     seconds: { type: 'string', default: '0.5' },
+    kinds: { type: 'string', default: 'node:http,Express,Fastify' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -33,7 +34,10 @@ const scratch = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
 let stateDirs = 0;
 try {
   const costs = [];
-  for (const kind of Object.keys(KINDS) as (keyof typeof KINDS)[]) costs.push(...(await costOf(kind)));
+  const kinds = (Object.keys(KINDS) as (keyof typeof KINDS)[]).filter((kind) =>
+    values.kinds.split(',').includes(kind),
+  );
+  for (const kind of kinds) costs.push(...(await costOf(kind)));
   if (values.json)
     console.log(JSON.stringify({ node: process.version, load, rounds, seconds, starts, costs }));
   else report(costs);
