@@ -86,23 +86,27 @@ t.test('past the slots the others are counted', async (t) => {
   const [victim = 0] = await pool.pids(1);
   const perClient = 64;
   const clients = LAYOUT.slots / perClient + 1;
+  const count = clients * perClient - 1;
   for (let client = 0; client < clients; client += 1) {
     const paths = Array.from({ length: perClient }, (_, n) => `/hold/${client}-${n}`);
     (await pool.connect()).write(paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`).join(''));
+    await noted(victim, (client + 1) * perClient);
   }
-  t.match(await noted(victim, clients * perClient), { unnamed: perClient });
+  t.match(flightOf(victim), { unnamed: perClient });
+  pool.open(`${clients - 1}-0`);
+  t.match(await noted(victim, count), { unnamed: perClient - 1 }, 'one that has ended counts no more');
   process.kill(victim, 'SIGKILL');
   await service.line(
-    `Worker ${victim} had ${clients * perClient} requests in flight, ${perClient} of them not named; what`,
+    `Worker ${victim} had ${count} requests in flight, ${perClient - 1} of them not named; what`,
   );
   await service.line('serves in place of the one that has ended');
   t.equal(new Set(cutOf(pool)).size, LAYOUT.slots);
-  t.match(await (await service.operator('/metrics')).text(), `requests_cut_total ${clients * perClient}\n`);
+  t.match(await (await service.operator('/metrics')).text(), `requests_cut_total ${count}\n`);
   await stopped(t, pool);
   t.strictSame(cutRecordsOf(pool), cutOf(pool));
   t.match(
     pool.audit().filter(({ type }) => type === 'worker_end'),
-    [{ in_flight: clients * perClient, unnamed: perClient }],
+    [{ in_flight: count, unnamed: perClient - 1 }],
   );
 });
 
