@@ -14,9 +14,12 @@ import { createLogger } from './platform/logger.ts';
 export interface ServiceOptions {
   /** The routes, and what they need. Without it the service has its own routes alone. */
   readonly app?: App;
-  /** Settings by property (`shutdownTimeoutMs: 5000`); the rest have their defaults. The environment is not read. */
+  /** Settings by property (`shutdownTimeoutMs: 5000`); the rest have their defaults. Of the environment, only `LOG_LEVEL` is read. */
   readonly config?: Partial<Config>;
-  /** Default: one made from `logLevel` and `logFormat`. */
+  /**
+   * A pino logger of your own: its level, format and destination are yours. Default: one that writes to standard output,
+   * with `logLevel` (else `LOG_LEVEL` of the environment) and `logFormat`.
+   */
   readonly log?: Logger;
 }
 
@@ -26,7 +29,7 @@ export interface ServiceOptions {
  * @throws ConfigError that lists all mistakes in `config`; StartError when `app` has another shape
  */
 export function createService({ app = {}, config: partial = {}, log }: ServiceOptions = {}): Service {
-  const config = completeConfig(partial);
+  const config = completeConfig(partial, process.env);
   const logger = log ?? createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
   return new Service(Object.keys(app).length === 0 ? app : asApp(app, 'the app'), config, logger);
 }

@@ -21,7 +21,7 @@ function flightOf(pid: number): Flight {
 async function noted(pid: number, count: number): Promise<Flight> {
   for (;;) {
     const flight = flightOf(pid);
-    if (flight.requests.length + flight.unnamed === count) return flight;
+    if (flight.requests.size + flight.unnamed === count) return flight;
     await new Promise(setImmediate);
   }
 }
@@ -73,7 +73,10 @@ t.test('a worker that is stopped, then killed: exactly what it had is named', as
   await stopped(t, pool);
   t.strictSame(cutRecordsOf(pool), expected);
   const ids = pool.audit().flatMap(({ type, id }) => (type === 'cut' ? [id] : []));
-  t.strictSame(ids.sort(), requests.flatMap(({ id, path }) => (path === '/hold/over' ? [] : [id])).sort());
+  t.strictSame(
+    ids.sort(),
+    [...requests.values()].flatMap(({ id, path }) => (path === '/hold/over' ? [] : [id])).sort(),
+  );
   t.match(
     pool.audit().filter(({ type }) => type === 'worker_end'),
     [{ pid: victim, in_flight: 3, unnamed: 0 }],
@@ -145,7 +148,7 @@ for (const mode of ['batched', 'strict']) {
         (await pool.connect()).get(path);
         long.push(`GET ${path}`);
       }
-      while (flightOf(victim).requests.length < 3) await new Promise(setImmediate);
+      while (flightOf(victim).requests.size < 3) await new Promise(setImmediate);
       const clients = Array.from({ length: 12 }, () => ask().catch(() => undefined));
       const enough = answeredMs.size + 100;
       while (answeredMs.size < enough) await new Promise(setImmediate);

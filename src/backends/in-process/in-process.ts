@@ -68,7 +68,8 @@ export class InProcess implements Backend {
     this.#source = app;
     this.#config = config;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
-    const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
+    const { lifecycle, log, proxies } = host;
+    const context = { lifecycle, log, proxies, inFlight: this.#inFlight };
     this.#gate = new Gate(
       { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
@@ -80,6 +81,7 @@ export class InProcess implements Backend {
         connections: this.#connections,
         router: this.#router,
         accepting: () => this.#listener.accepting,
+        logsAccess: () => this.#config.accessLog === 'on',
         recorder,
         requestAudit: this.#requestAudit,
       },
