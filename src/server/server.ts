@@ -12,7 +12,7 @@ import { hasValidHost } from './host.ts';
 import { GatedRequest, GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
 import { newId } from './request-id.ts';
-import { RequestWatch } from './request-watch.ts';
+import { RequestWatch, type WatchParts } from './request-watch.ts';
 import { errorBody, sendError } from './response.ts';
 import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
 
@@ -28,14 +28,12 @@ export interface ServerLimits {
 
 const { emit } = GatedResponse.prototype;
 
-export interface ServerParts extends ServerContext {
+export interface ServerParts extends ServerContext, WatchParts {
   readonly gate: Gate;
   readonly connections: Connections;
   readonly router: Router;
   /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
   readonly accepting: () => boolean;
-  /** Whether each request gets a line in the log at its end. */
-  readonly logsAccess: () => boolean;
   readonly requestAudit: RequestAudit;
 }
 

@@ -40,6 +40,7 @@ export interface InProcessOptions {
   readonly listener?: Listener;
   /** Remembers what is in flight for the case that this process can no longer tell. */
   readonly recorder?: ServerContext['recorder'];
+  readonly isRehearsal?: boolean;
 }
 
 /** The application and its HTTP server, in this process. */
@@ -63,7 +64,7 @@ export class InProcess implements Backend {
   #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
   #endStallWatch: () => void = () => undefined;
 
-  constructor(host: Host, { app, config, listener, recorder }: InProcessOptions) {
+  constructor(host: Host, { app, config, listener, recorder, isRehearsal }: InProcessOptions) {
     this.#host = host;
     this.#source = app;
     this.#config = config;
@@ -83,6 +84,7 @@ export class InProcess implements Backend {
         accepting: () => this.#listener.accepting,
         logsAccess: () => this.#config.accessLog === 'on',
         recorder,
+        isRehearsal,
         requestAudit: this.#requestAudit,
       },
       config,

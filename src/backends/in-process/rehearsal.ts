@@ -29,7 +29,7 @@ export async function rehearse(config: Config): Promise<(number | undefined)[]> 
       ...{ log, lifecycle, admin, proxies: new TrustedProxies(undefined) },
       ...{ cut: nothing, auditLost: nothing, changed: nothing },
     },
-    { app: {}, config: { ...config, enableFailSafe: true }, listener },
+    { app: {}, config: { ...config, enableFailSafe: true }, listener, isRehearsal: true },
   );
   await backend.start(undefined);
   lifecycle.to('running');
