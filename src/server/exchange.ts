@@ -137,8 +137,8 @@ export class Exchange implements Context {
   }
 
   get log(): Logger {
-    const { id, trace } = this;
-    this.#made.log ??= this.#context.log.child({ request: id, ...(trace === undefined ? {} : { trace }) });
+    // pino leaves out what is undefined.
+    this.#made.log ??= this.#context.log.child({ request: this.id, trace: this.trace });
     return this.#made.log;
   }
 

@@ -1,6 +1,7 @@
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Exchange } from './exchange.ts';
+import { newId } from './request-id.ts';
 
 // As node:http's types have it.
 // biome-ignore lint/suspicious/noExplicitAny: a listener takes what its event brings
@@ -92,8 +93,8 @@ const { _storeHeader: store } = ServerResponse.prototype;
  * 0.02, because node:http then keeps all fields in an object. A handler that sets the field itself keeps its own.
  */
 function storeHeader(this: GatedResponse, firstLine: string, headers: Fields): void {
-  const own = this.id === '' || namesId(headers);
-  store.call(this, own ? firstLine : `${firstLine}X-Request-Id: ${this.id}\r\n`, headers);
+  const first = namesId(headers) ? firstLine : `${firstLine}X-Request-Id: ${this.id || newId()}\r\n`;
+  store.call(this, first, headers);
 }
 
 function namesId(headers: Fields): boolean {
@@ -114,7 +115,7 @@ function isIdName(name: string): boolean {
 export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
   /** Set when its request was admitted. */
   exchange: Exchange | undefined = undefined;
-  /** Its request's; empty until that is known. */
+  /** Its request's; empty for what node:http answers by itself. */
   id = '';
   /** An own property, because a framework may give the response another prototype. */
   override _storeHeader = storeHeader;
