@@ -15,6 +15,7 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['restart.ts', []],
   ['reconcile.ts', []],
   ['scale.ts', ['--rounds', '2']],
+  ['start-up.ts', ['--rounds', '5']],
   ['fresh-connections.ts', ['--rounds', '4', '--requests', '500']],
   ['overload.ts', ['--seconds', '2']],
   ['timeline.ts', []],

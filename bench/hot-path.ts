@@ -10,11 +10,14 @@ import { once } from 'node:events';
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { type AddressInfo, Socket } from 'node:net';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { machine, median, table } from '../test/support/figures.ts';
+import { compileModules } from '../test/support/modules.mjs';
+import { ROOT } from '../test/support/root.ts';
 
 const { values } = parseArgs({
   options: {
@@ -30,8 +33,9 @@ const WARM_UP = 200_000;
 /** Few enough that no collection runs while the bytes of so many are counted. */
 const COUNTED = 2_000;
 
-/** From `dist`, as it runs in production: a loader that compiles on the fly adds to functions what we would measure. */
-const dist = new URL('../dist/', import.meta.url);
+/** Compiled as `dist` is: a loader that compiles on the fly adds to functions what we would measure. */
+const compiled = join(ROOT, '.tests/bench');
+await compileModules(compiled);
 const { Connections } = await load<typeof import('../src/server/connections.ts')>('server/connections.js');
 const { createHttpServer } = await load<typeof import('../src/server/server.ts')>('server/server.js');
 const { Exchange } = await load<typeof import('../src/server/exchange.ts')>('server/exchange.js');
@@ -244,7 +248,7 @@ async function answeredResponse(request: IncomingMessage): Promise<ServerRespons
 }
 
 async function load<T>(file: string): Promise<T> {
-  return import(new URL(file, dist).href);
+  return import(join(compiled, 'src', file));
 }
 
 function report(): void {

@@ -8,13 +8,14 @@
  * server costs.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, openSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { pino } from 'pino';
 import type { App } from '../src/index.ts';
 import { machine, spread, table } from '../test/support/figures.ts';
 
@@ -143,16 +144,13 @@ async function ours(): Promise<Server> {
   const { createService }: typeof import('../src/index.ts') = await import(
     new URL('../dist/index.js', import.meta.url).href
   );
-  const { createLogger }: typeof import('../src/platform/logger.ts') = await import(
-    new URL('../dist/platform/logger.js', import.meta.url).href
-  );
   const { default: app }: { default: App } = await import(new URL('servers/app.mjs', import.meta.url).href);
   const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
   process.once('exit', () => rmSync(stateDir, { recursive: true, force: true }));
   const service = createService({
     app,
     config: { host: '127.0.0.1', port: 0, opsPort: 0, stateDir },
-    log: createLogger({ level: 'info', format: 'json', fd: openSync('/dev/null', 'w') }),
+    log: pino(pino.destination('/dev/null')),
   });
   await service.start();
   return service.server;

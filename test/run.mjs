@@ -19,6 +19,7 @@ import { join, relative, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { compileModules, modulesIn, OPTIONS } from './support/modules.mjs';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -30,6 +31,7 @@ const { values, positionals } = parseArgs({
 });
 const ROOT = resolve(import.meta.dirname, '..');
 const COMPILED = join(ROOT, '.tests');
+const MODULES = join(COMPILED, 'modules');
 /** For a file of these suites. The longest of torture is the soak. */
 const LIMIT_MS = positionals.some((name) => /torture|e2e/.test(name)) ? 600_000 : 240_000;
 /** tap's own limit for a file is 30 s. */
@@ -48,19 +50,6 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     process.exit(1);
   });
 }
-
-/** What a test imports from `src` is what is shipped. */
-const SHIPPED = {
-  name: 'src is dist',
-  setup({ onResolve }) {
-    onResolve({ filter: /\/src\/.*\.ts$/ }, ({ path, resolveDir }) => {
-      const module = relative(join(ROOT, 'src'), resolve(resolveDir, path));
-      return module.startsWith('..')
-        ? undefined
-        : { path: join(ROOT, 'dist', module).replace(/ts$/, 'js'), external: true };
-    });
-  },
-};
 
 const files = positionals.flatMap((name) => (/\.test\.ts$/.test(name) ? [name] : filesOf(name)));
 if (files.length === 0) throw new Error(`no test files in ${positionals.join(', ') || 'nothing'}`);
@@ -82,16 +71,16 @@ try {
 /** Types are checked elsewhere. tap is one file here: as three hundred it took longer to load than most tests to run. */
 async function compile() {
   rmSync(COMPILED, { recursive: true, force: true });
-  const options = { bundle: true, platform: 'node', format: 'esm', target: 'node20', absWorkingDir: ROOT };
+  await compileModules(MODULES);
   const tap = join(COMPILED, 'node_modules/tap');
   // tap has parts that are CommonJS.
   const banner = `import { createRequire as from } from 'node:module'; const require = from(import.meta.url);`;
-  await build({ ...options, entryPoints: ['tap'], outfile: join(tap, 'index.js'), banner: { js: banner } });
+  await build({ ...OPTIONS, entryPoints: ['tap'], outfile: join(tap, 'index.js'), banner: { js: banner } });
   writeFileSync(join(tap, 'package.json'), '{ "type": "module", "exports": "./index.js" }\n');
   await build({
-    ...options,
+    ...OPTIONS,
     ...{ entryPoints: files, outdir: COMPILED, outbase: ROOT, splitting: true },
-    ...{ packages: 'external', sourcemap: true, plugins: [SHIPPED] },
+    ...{ packages: 'external', sourcemap: true, plugins: [modulesIn(MODULES)] },
   });
 }
 

@@ -1,6 +1,7 @@
 import { realpathSync } from 'node:fs';
 import * as modules from 'node:module';
 import { pathToFileURL } from 'node:url';
+import { CODE } from '../version.ts';
 
 const NAME = 'master-agent';
 
@@ -11,7 +12,7 @@ const NAME = 'master-agent';
  */
 export function offerOwnPackage(path: string): void {
   if (isInstalledFor(path)) return;
-  const url = new URL('../index.js', import.meta.url).href;
+  const url = new URL('index.js', CODE).href;
   // Node >= 22.15. Its elder `register` starts a thread, and is deprecated in newer versions.
   if ('registerHooks' in modules && typeof modules.registerHooks === 'function') {
     modules.registerHooks({

@@ -1,8 +1,10 @@
 import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
+import { InProcess } from '../backends/in-process/in-process.ts';
+import { rehearse } from '../backends/in-process/rehearsal.ts';
 import { readEnvironment } from '../config/environment.ts';
-import { type Config, ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
+import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
@@ -74,7 +76,8 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       },
     });
     await controller.start();
-    if (config.workers === 0) await rehearseStop(config, log);
+    if (config.workers === 0)
+      rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
     return (await controller.stopped).exit_code;
   } catch (error) {
     return explain(error);
@@ -83,21 +86,12 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   }
 }
 
-/** Loads only the backend that is needed: the controller of workers must not load what serves. */
+/** Loads workers only where they are wanted: a start is quicker without. */
 async function chooseBackend(settings: Settings): Promise<(host: Host) => Backend> {
   const { config } = settings;
-  if (config.workers > 0) {
-    const { Workers } = await import('../backends/workers/workers.ts');
-    return (host) => new Workers(host, settings);
-  }
-  const { InProcess } = await import('../backends/in-process/in-process.ts');
-  return (host) => new InProcess(host, { app: config.app ?? {}, config });
-}
-
-/** Imported late: the first request waits for none of it. */
-async function rehearseStop(config: Config, log: Logger): Promise<void> {
-  const { rehearse } = await import('../backends/in-process/rehearsal.ts');
-  rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
+  if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config });
+  const { Workers } = await import('../backends/workers/workers.ts');
+  return (host) => new Workers(host, settings);
 }
 
 /** The settings, and the variables for workers with what was decided here filled in. */

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import { BUCKETS, type TallySnapshot } from '../server/tally.ts';
 import type { Status } from './status.ts';
 
@@ -17,20 +17,26 @@ export interface MetricsSnapshot {
 type Labels = Readonly<Record<string, string>>;
 type Sample = readonly [value: number, labels?: Labels, suffix?: string];
 
-let processMetrics: Registry | undefined;
+let loading: Promise<Registry> | undefined;
 
 /** `GET /metrics` in Prometheus' text format, made from what was counted at the moment of the scrape. */
 export async function metrics(response: ServerResponse, snapshot: MetricsSnapshot): Promise<void> {
-  if (processMetrics === undefined) {
-    processMetrics = new Registry();
-    collectDefaultMetrics({ register: processMetrics });
-  }
+  loading ??= processMetricsRegistry();
+  const processMetrics = await loading;
   const text = `${serviceMetrics(snapshot)}\n${await processMetrics.metrics()}`;
   response.writeHead(200, {
     'Content-Type': processMetrics.contentType,
     'Content-Length': Buffer.byteLength(text),
   });
   response.end(text);
+}
+
+/** Loaded at the first scrape: prom-client takes a fifth of the time of a start. */
+async function processMetricsRegistry(): Promise<Registry> {
+  const { collectDefaultMetrics, Registry } = await import('prom-client');
+  const register = new Registry();
+  collectDefaultMetrics({ register });
+  return register;
 }
 
 /** The counts are already there as plain numbers, so they are written without metric objects of the library. */

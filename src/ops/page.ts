@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Handler } from '../server/router.ts';
+import { CODE } from '../version.ts';
 
 /**
  * Puts the operator's page together from the files in `page/`: one document that loads nothing. Its policy allows this
@@ -40,7 +41,7 @@ export function assemblePage(): Handler {
 }
 
 function read(name: string): string {
-  return readFileSync(new URL(`./page/${name}`, import.meta.url), 'utf8');
+  return readFileSync(new URL(`ops/page/${name}`, CODE), 'utf8');
 }
 
 function hashOf(text: string): string {

@@ -10,7 +10,7 @@ import { holderOf, lockStateDir } from '../../src/platform/state-lock.ts';
 import { ROOT } from '../support/root.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
-const LOCK = join(ROOT, 'dist/platform/state-lock.js');
+const LOCK = join(ROOT, '.tests/modules/src/platform/state-lock.js');
 
 for (const WORKERS of ['0', '1']) {
   t.test(`a second start with WORKERS=${WORKERS} exits 78 and names the first`, async (t) => {

@@ -6,6 +6,8 @@ import { createInterface } from 'node:readline';
 import type { Stream } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Status } from '../../src/ops/status.ts';
+import { sum } from './figures.ts';
+import { residentBytes } from './resident.ts';
 import { ROOT } from './root.ts';
 
 export interface Exit {
@@ -139,9 +141,16 @@ export class ServerProcess {
 
   /** The same, with that of the processes it has started. */
   get cpuSecondsOfAll(): number {
+    return sum(this.#all.map(cpuSecondsOf));
+  }
+
+  get residentBytesOfAll(): number {
+    return sum(this.#all.map(residentBytes));
+  }
+
+  get #all(): number[] {
     const children = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'latin1').trim();
-    const all = children === '' ? [] : children.split(' ').map(Number);
-    return all.reduce((sum, pid) => sum + cpuSecondsOf(pid), this.cpuSeconds);
+    return [this.pid, ...(children === '' ? [] : children.split(' ').map(Number))];
   }
 
   /** Comes back when it has said that it accepts requests, and where. */

@@ -61,7 +61,7 @@ t.test('the imports of all files were found', async (t) => {
   const has = (file: string, target: string): boolean =>
     imports.some((found) => found.file === file && found.target === target);
   t.ok(has('cli/help.ts', 'config/settings.ts'), 'import');
-  t.ok(has('main.ts', 'cli/stop.ts'), 'import()');
+  t.ok(has('main.ts', 'cli/serve.ts'), 'import()');
   t.ok(has('server/exchange.ts', 'server/context.ts'), 'import type');
   t.ok(has('index.ts', 'server/response.ts'), 'export from');
 });

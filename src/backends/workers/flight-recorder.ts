@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 import { METHODS } from 'node:http';
 import { Worker } from 'node:worker_threads';
 import type { ServerContext } from '../../server/exchange.ts';
+import { CODE } from '../../version.ts';
 import { LAYOUT, machineMs } from './flight-record.ts';
 
 /** How often the loop shows the other thread that it turns. */
@@ -84,7 +85,7 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
       slots: this.#slots,
     };
     // The thread does not need this process's options, such as a loader.
-    const thread = new Worker(new URL('./recorder-thread.mjs', import.meta.url), {
+    const thread = new Worker(new URL('backends/workers/recorder-thread.mjs', CODE), {
       workerData: data,
       execArgv: [],
     });

@@ -24,16 +24,22 @@ const never = new Int32Array(new SharedArrayBuffer(4));
 /** How often it looks for its controller when nothing comes, and how long the loop may stand still without one. */
 const LOOK_MS = 500;
 
+/** So many looks without anything new, then it sleeps until it is woken. To wake it costs more than a few looks. */
+const QUIET_LOOKS = 40;
+
+let quiet = 0;
 let beat = 0;
 let beatMs = performance.now();
 let orphanedMsAgo = 0;
 
 for (;;) {
-  if (!record()) {
+  quiet = record() ? 0 : quiet + 1;
+  if (quiet > QUIET_LOOKS) {
     Atomics.store(cells, CELLS.idle, 1);
     // Once more: a record that came before the mark was set has not woken this thread.
     if (!record()) Atomics.wait(cells, CELLS.idle, 1, LOOK_MS);
     Atomics.store(cells, CELLS.idle, 0);
+    quiet = 0;
   }
   Atomics.wait(never, 0, 0, recordMs);
   endOrphan();
