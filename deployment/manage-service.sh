@@ -88,7 +88,7 @@ tell_failure() {
   warn "$1: $(property Result), exit $(property ExecMainStatus). The end of its log:"
   journalctl --unit="$UNIT" --no-pager --lines=10 --output=cat >&2 || true
   case $(property ExecMainStatus) in
-    75) warn "It is latched by an emergency shutdown. When it may start again: $0 unlatch, then $0 start" ;;
+    75) warn "It is latched by an emergency shutdown. When it may start again: $0 unlatch --reason '…', then $0 start" ;;
     78) warn "Its settings are in $SETTINGS" ;;
   esac
 }
@@ -216,7 +216,7 @@ pid_start() {
       wait "$pid" || code=$?
       warn "The service did not start (exit $code). From its log $LOG_FILE:"
       tail -c "+$((from + 1))" "$LOG_FILE" | tail -n 10 >&2
-      if [ "$code" -eq 75 ]; then warn "When it may start again: $0 unlatch, then $0 start"; fi
+      if [ "$code" -eq 75 ]; then warn "When it may start again: $0 unlatch --reason '…', then $0 start"; fi
       exit "$((code == 0 ? 1 : code))"
     fi
     if [ "$SECONDS" -ge "$until" ]; then

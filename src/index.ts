@@ -5,6 +5,7 @@ import { type App, asApp } from './app/app.ts';
 import { InProcess } from './backends/in-process/in-process.ts';
 import { type Config, completeConfig } from './config/settings.ts';
 import { Controller } from './control/controller.ts';
+import { ExitCode, StartError } from './exit-code.ts';
 import type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 import type { State } from './lifecycle/lifecycle.ts';
 import type { Status } from './ops/status.ts';
@@ -86,8 +87,16 @@ export class Service {
     return this.#controller.describe(this.#controller.backend.status());
   }
 
-  /** Resolves when the service runs, or when a stop has overtaken the start. @throws StartError with an exit code */
-  start(): Promise<void> {
+  /**
+   * Resolves when the service runs, or when a stop has overtaken the start.
+   * @throws StartError with an exit code, also after a stop: a service runs once
+   */
+  async start(): Promise<void> {
+    const { order, state } = this.#controller.lifecycle;
+    if (order !== undefined || state === 'stopped') {
+      const why = `a service starts once, and this one is ${state === 'stopped' ? state : 'stopping'}`;
+      throw new StartError(`start(): ${why}; make a new one with createService()`, ExitCode.Internal);
+    }
     return this.#controller.start();
   }
 
@@ -130,9 +139,9 @@ export class Service {
 
 export { type App, defineApp, type StartContext } from './app/app.ts';
 export { type Config, ConfigError } from './config/settings.ts';
-export { ExitCode, StartError } from './exit-code.ts';
 export type { ShutdownReport } from './lifecycle/last-shutdown.ts';
 export type { Context } from './server/context.ts';
 export { InFlight } from './server/in-flight.ts';
 export { HttpError, type ReadJsonOptions, readJson, sendJson } from './server/response.ts';
 export type { Handler, Mountable, Router, UpgradeHandler } from './server/router.ts';
+export { ExitCode, StartError };

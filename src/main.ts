@@ -12,10 +12,12 @@ const POOL_MS = 250;
 
 /** The first word of the command line. Anything else is the path of an application to serve. */
 const COMMANDS: readonly CommandName[] = [
+  'check',
   'stop',
   'reload',
   'reopen',
   'status',
+  'emergency',
   'unlatch',
   'verify-audit',
   'conformance',
@@ -25,8 +27,8 @@ const COMMANDS: readonly CommandName[] = [
 const [first, ...rest] = process.argv.slice(2);
 const command = COMMANDS.find((name) => name === first?.replace(/^--(?=help$)/, ''));
 
-// The application's process.exit(0) must not decide the exit code.
-let code: number = ExitCode.Internal;
+// The application's process.exit(0) must not decide the exit code. One that calls it while it is checked is no application.
+let code: number = command === 'check' ? ExitCode.Config : ExitCode.Internal;
 process.on('exit', () => {
   process.exitCode = code;
 });

@@ -7,6 +7,7 @@ import { hasCode, messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import type { Router } from '../server/router.ts';
 import { offerOwnPackage } from './own-package.ts';
+import { placeOfSyntaxError } from './syntax-error.ts';
 
 /** What an application's start() is given. */
 export interface StartContext {
@@ -50,10 +51,12 @@ export async function loadApp(path: string): Promise<App> {
     module = await import(pathToFileURL(resolve(path)).href);
   } catch (error) {
     if (hasCode(error, 'ERR_UNKNOWN_FILE_EXTENSION') && /\.[cm]?ts$/.test(path)) {
-      const want = 'want a Node that strips types (22.18 or newer), or NODE_OPTIONS="--import tsx"';
-      throw new StartError(`APP: ${want} for ${path}, got ${process.version}`, ExitCode.Config);
+      const use = 'use Node 22.18 or newer, or NODE_OPTIONS="--import tsx"';
+      throw new StartError(`APP: Node ${process.version} cannot import ${path}: ${use}`, ExitCode.Config);
     }
-    throw new StartError(`APP: ${path} failed when it was imported: ${messageOf(error)}`, ExitCode.Internal, {
+    const place = error instanceof SyntaxError ? placeOfSyntaxError(resolve(path), error) : undefined;
+    const told = place === undefined ? messageOf(error) : `${messageOf(error)} (${place})`;
+    throw new StartError(`APP: ${path} failed when it was imported: ${told}`, ExitCode.Internal, {
       cause: error,
     });
   }

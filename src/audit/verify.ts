@@ -19,6 +19,8 @@ export interface Verdict {
   readonly from: string | undefined;
   readonly to: string | undefined;
   readonly head: string | undefined;
+  /** Whether the first file given begins the log. */
+  readonly fromStart: boolean;
   /** What cannot be seen from these files alone. */
   readonly unseen: readonly string[];
 }
@@ -29,6 +31,8 @@ export interface VerifyOptions {
   readonly head?: string | undefined;
   /** Hears how many bytes were read so far. */
   readonly progress?: (bytes: number) => void;
+  /** Where a file that was compressed can be read. */
+  readonly unpacked?: ReadonlyMap<string, string>;
   /** How long a write at the end of a file may take to become whole: the log may be in use. Default 0. */
   readonly patienceMs?: number;
 }
@@ -122,7 +126,11 @@ class Walk {
       this.#bytes += bytes;
       this.#options.progress?.(this.#bytes);
     };
-    for (const write of writesOf(file, { heard, patienceMs: this.#options.patienceMs })) this.#write(write);
+    for (const write of writesOf(this.#options.unpacked?.get(file) ?? file, {
+      heard,
+      patienceMs: this.#options.patienceMs,
+    }))
+      this.#write(write);
   }
 
   /** @throws Break */
@@ -271,6 +279,7 @@ class Walk {
       from: this.#first?.time,
       to: this.#last?.time,
       head: this.#last?.hash,
+      fromStart: !this.#continues,
     };
   }
 

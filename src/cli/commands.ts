@@ -1,4 +1,6 @@
+import * as check from './check.ts';
 import * as conformance from './conformance.ts';
+import * as emergency from './emergency.ts';
 import * as help from './help.ts';
 import * as reload from './reload.ts';
 import * as reopen from './reopen.ts';
@@ -12,10 +14,12 @@ export type Command = { run(args: readonly string[]): Promise<number> };
 
 /** The commands beside `serve`. */
 export const commands = {
+  check,
   stop,
   reload,
   reopen,
   status,
+  emergency,
   unlatch,
   'verify-audit': verifyAudit,
   conformance,

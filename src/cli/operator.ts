@@ -1,10 +1,11 @@
 import { readEnvironment, type Variables, withSystemd } from '../config/environment.ts';
-import { type Config, ConfigError, parseConfig } from '../config/settings.ts';
+import { type Config, ConfigError, isToken, parseConfig } from '../config/settings.ts';
+import { messageOf } from '../error.ts';
 import { readRun } from '../lifecycle/last-shutdown.ts';
 import type { Status } from '../ops/status.ts';
 
 /** How long the ops server may take to answer a command. */
-const ANSWER_MS = 2_000;
+export const ANSWER_MS = 2_000;
 
 /** The configuration of a command: from the same environment and `.env` as the service's. @throws ConfigError */
 export function commandConfig(): Config {
@@ -13,7 +14,7 @@ export function commandConfig(): Config {
 
 /**
  * The configuration of a command that controls a running service. A mistake in settings, which the service may not
- * have read yet, must not keep an operator from stopping it: then only what says where the service is counts.
+ * have read yet, must not keep an operator from stopping it: then only where the service is, and the token, count.
  */
 export function controlConfig(): Config {
   let variables: Variables = withSystemd(process.env);
@@ -22,8 +23,9 @@ export function controlConfig(): Config {
     return parseConfig(variables);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    const { STATE_DIR, PID_FILE } = variables;
-    return parseConfig({ STATE_DIR, PID_FILE });
+    const { STATE_DIR, PID_FILE, ADMIN_TOKEN, ADMIN_TOKEN_FILE } = variables;
+    const token = ADMIN_TOKEN_FILE || !isToken(ADMIN_TOKEN ?? '') ? { ADMIN_TOKEN_FILE } : { ADMIN_TOKEN };
+    return parseConfig({ STATE_DIR, PID_FILE, ...token });
   }
 }
 
@@ -31,6 +33,12 @@ export function controlConfig(): Config {
 export function opsServer({ stateDir, opsHost, opsPort }: Config): string | undefined {
   const host = opsHost.includes(':') ? `[${opsHost}]` : opsHost;
   return readRun(stateDir)?.operator_door ?? (opsPort === 'off' ? undefined : `http://${host}:${opsPort}`);
+}
+
+/** Of a request, what is behind "fetch failed". */
+export function noAnswer(url: string | undefined, error: unknown): string {
+  const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
+  return `No answer from the ops server at ${url}: ${messageOf(cause)}`;
 }
 
 /** @throws Error when no ops server of ours answers there in time */

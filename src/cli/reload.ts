@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ExitCode } from '../exit-code.ts';
-import { readReloadOutcome } from '../lifecycle/last-reload.ts';
+import { readReloadOutcome, reloadLine } from '../lifecycle/last-reload.ts';
 import { isAlive } from '../platform/process-identity.ts';
 import { command, fail, say } from './command.ts';
 import { findService } from './find-service.ts';
@@ -9,7 +9,7 @@ import { controlConfig } from './operator.ts';
 const HELP = `usage: master-agent reload
 
 Makes the running service reload, and waits for the outcome. With WORKERS the new code and settings serve when this
-ends with 0; a broken version leaves the old one serving and ends with 1.
+ends with 0; a broken version leaves the old one serving and ends with 1. Without WORKERS it reloads settings alone.
 
   --help   this
 
@@ -49,10 +49,9 @@ async function reload(): Promise<number> {
     }
     const outcome = readReloadOutcome(stateDir);
     if (outcome?.pid === pid && outcome.started_ms >= signalledMs) {
-      const { generation, duration_ms, reason } = outcome;
-      if (outcome.outcome === 'refused')
-        return fail(`Reload refused, generation ${generation} goes on serving: ${reason}`);
-      say(`Reloaded in ${duration_ms} ms: generation ${generation} serves`);
+      const line = reloadLine(outcome, ` in ${outcome.duration_ms} ms`);
+      if (outcome.outcome === 'refused') return fail(line);
+      say(line);
       return ExitCode.Ok;
     }
     if (!isAlive(pid)) return fail(`Process ${pid} ended without having reloaded`);

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
 import { rehearse } from '../backends/in-process/rehearsal.ts';
-import { readEnvironment } from '../config/environment.ts';
+import { environmentDoubts, readEnvironment } from '../config/environment.ts';
 import { ConfigError, LOG_FORMATS, type LogFormat, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
@@ -51,7 +51,11 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
   try {
     const { config, variables } = configure(app);
     const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
+    const warn = (): void => {
+      for (const doubt of environmentDoubts()) log.warn(doubt);
+    };
     log.info(`Service state: STARTING - Configuration loaded (pid ${process.pid})`);
+    warn();
     if (config.pidFile !== undefined) {
       claimPidFile(config.pidFile, config.stateDir, log);
       pidFile = config.pidFile;
@@ -62,7 +66,11 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
       log,
       backend: await chooseBackend({ config, variables }),
       notifier: await createNotifier(),
-      configure: () => configure(app),
+      configure: () => {
+        const settings = configure(app);
+        warn();
+        return settings;
+      },
     });
     signals.deliverTo({
       stop: (signal) => void controller.stop(signal),
@@ -120,9 +128,7 @@ function claimPidFile(file: string, stateDir: string, log: Logger): void {
       const fate = fateIn(stateDir, pid);
       if (fate === 'alive' || fate === 'unknown') {
         const advice = fate === 'alive' ? '' : ' and may be a service; remove the file if it is none';
-        throw new ConfigError([
-          `PID_FILE: want no other service on ${file}, got process ${pid}, which is alive${advice}`,
-        ]);
+        throw new ConfigError([`PID_FILE: ${file} names process ${pid}, which is alive${advice}`]);
       }
       log.warn(
         fate === 'dead'

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../config/settings.ts';
-import { messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
 import type { Status } from '../ops/status.ts';
 import { drainLine } from '../ops/summary-line.ts';
 import { escapeControl } from '../platform/escape-control.ts';
+import { plural } from '../plural.ts';
 import { command, fail, say } from './command.ts';
 import { follow } from './follow.ts';
-import { controlConfig, fetchStatus, opsServer } from './operator.ts';
+import { controlConfig, fetchStatus, noAnswer, opsServer } from './operator.ts';
 import { Progress } from './progress.ts';
 
 const HELP = `usage: master-agent status [--json] [--watch]
@@ -29,14 +29,14 @@ export function run(args: readonly string[]): Promise<number> {
   return command(HELP, args, options, async ({ json, watch }) => {
     const config = controlConfig();
     const url = opsServer(config);
-    if (url === undefined) throw new Error('OPS_PORT: want it on to ask for the status, got off');
+    if (url === undefined) throw new Error('OPS_PORT is off: there is no ops server to ask');
     if (watch) return keepShowing(config, json === true);
     try {
       const status = await fetchStatus(url);
       say(json ? JSON.stringify(status) : render(status));
       return ExitCode.Ok;
     } catch (error) {
-      return fail(`No answer from the ops server at ${url}: ${messageOf(error)}`);
+      return fail(noAnswer(url, error));
     }
   });
 }
@@ -80,7 +80,7 @@ function render(status: Status): string {
   for (const worker of status.workers ?? []) {
     lines.push(
       `  worker ${worker.pid}: ${worker.state}, generation ${worker.generation}, ${worker.in_flight} in flight, ` +
-        `${worker.connections} connections`,
+        plural(worker.connections, 'connection'),
     );
   }
   if (status.last_reload !== null) {

@@ -52,7 +52,7 @@ async function stop(): Promise<number> {
   } catch (error) {
     // ESRCH: it has just ended, and has left its report.
     if (!hasCode(error, 'ESRCH'))
-      throw new Error(`PID_FILE: want a process this user may stop, got ${pid}: ${messageOf(error)}`);
+      throw new Error(`Process ${pid} cannot be stopped by this user: ${messageOf(error)}`);
   }
   const stuckMs = performance.now() + config.shutdownDelayMs + config.shutdownTimeoutMs + PATIENCE_MS;
   const progress = new Progress();

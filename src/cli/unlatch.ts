@@ -36,7 +36,7 @@ async function unlatch(given: string | undefined): Promise<number> {
   }
   say(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}`);
   const reason = (given ?? (await ask())).trim();
-  if (reason === '') throw new Error('--reason: want a text that says why it may start again, got nothing');
+  if (reason === '') throw new Error('Say why it may start again: --reason TEXT');
   // A service that is still stopping must be gone first, and only one process may write the audit log.
   const unlock = await lockStateDir(config.stateDir);
   try {

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse, populate } from 'dotenv';
 import { hasCode, messageOf } from '../error.ts';
+import { doubtsOfFile, doubtsOfNames } from './doubts.ts';
 import { ConfigError } from './settings.ts';
 
 export type Variables = Readonly<Record<string, string | undefined>>;
@@ -33,6 +34,18 @@ export function readEnvironment(): Variables {
   return withSystemd({ ...added, ...Object.fromEntries(kept), ...decided });
 }
 
+/** What is probably a mistake, although it can be read, as lines for a warning. @throws ConfigError as above */
+export function environmentDoubts(): string[] {
+  const file = settingsFile ?? '.env';
+  const text = readText(file);
+  const missing = text === undefined && file === settingsFile;
+  return [
+    ...(missing ? [`SETTINGS_FILE: there is no file "${file}"`] : doubtsOfFile(file, text ?? '')),
+    // systemd has put the names of the file there, too.
+    ...doubtsOfNames(Object.keys(given).filter((name) => !Object.hasOwn(atTheStart, name))),
+  ];
+}
+
 /** systemd's state directory and token credential, where the settings name none. */
 export function withSystemd(variables: Variables): Variables {
   const { STATE_DIR, STATE_DIRECTORY, ADMIN_TOKEN, ADMIN_TOKEN_FILE, CREDENTIALS_DIRECTORY } = variables;
@@ -45,12 +58,16 @@ export function withSystemd(variables: Variables): Variables {
   };
 }
 
-/** @throws ConfigError when it is there and cannot be read */
 function readFile(path: string): Record<string, string> {
+  return parse(readText(path) ?? '');
+}
+
+/** Undefined when there is no such file. @throws ConfigError when it is there and cannot be read */
+function readText(path: string): string | undefined {
   try {
-    return parse(readFileSync(path, 'utf8'));
+    return readFileSync(path, 'utf8');
   } catch (error) {
-    if (hasCode(error, 'ENOENT')) return {};
+    if (hasCode(error, 'ENOENT')) return undefined;
     throw new ConfigError([`${path}: want a file that can be read, got: ${messageOf(error)}`]);
   }
 }

@@ -222,6 +222,20 @@ export class ConfigError extends Error {
   }
 }
 
+/** Runs all checks, and reports the mistakes of all at once. @throws ConfigError, or the first other error */
+export async function checkAll(checks: readonly (() => unknown)[]): Promise<void> {
+  const mistakes: string[] = [];
+  for (const check of checks) {
+    try {
+      await check();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      mistakes.push(...error.mistakes);
+    }
+  }
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+}
+
 /**
  * Parses settings from the environment. An empty value counts as unset.
  * @throws ConfigError that lists all mistakes at once
@@ -268,40 +282,43 @@ function parse(
     }
     return [setting.key, value];
   });
-  const tokens = SETTINGS.filter((setting) => setting.key.startsWith('adminToken') && textOf(setting) !== '');
-  if (tokens.length > 1) {
-    const [inline, file] = tokens.map(titleOf);
-    mistakes.push(`${inline}: want it unset when ${file} is set, got both`);
-  }
-  // Made from the table, so it has the table's shape.
+  // Made from the table, so it has the table's shape. What broke its rule is undefined.
   const config = Object.fromEntries(values) as Config;
+  const title = (key: SettingName): string =>
+    SETTINGS.filter((setting) => setting.key === key)
+      .map(titleOf)
+      .join();
+  const { host, port, opsHost, opsPort, workers } = config;
+  if (config.adminToken !== undefined && config.adminTokenFile !== undefined)
+    mistakes.push(`${title('adminToken')} and ${title('adminTokenFile')} are both set: set only one of them`);
+  const shareAddress =
+    host === opsHost || [host, opsHost].some((name) => name === '0.0.0.0' || name === '::');
+  if (port > 0 && port === opsPort && shareAddress)
+    mistakes.push(`${title('opsPort')}: want another port than ${title('port')}, got ${port} for both`);
   // Workers share these limits, and a worker with a share of 0 would have no limit at all.
-  for (const setting of SETTINGS.filter(({ key }) => key === 'maxInFlight' || key === 'maxConnections')) {
-    const limit = Number(config[setting.key] ?? 0);
-    const workers = SETTINGS.find(({ key }) => key === 'workers');
-    if (workers !== undefined && limit > 0 && limit < config.workers) {
-      const each = `at least 1 for each worker (${titleOf(workers)}=${config.workers})`;
-      mistakes.push(`${titleOf(setting)}: want 0, or ${each}, got "${limit}"`);
-    }
+  for (const key of ['maxInFlight', 'maxConnections'] as const) {
+    const each = `at least 1 for each worker (${title('workers')}=${workers})`;
+    if (config[key] > 0 && config[key] < workers)
+      mistakes.push(`${title(key)}: want 0, or ${each}, got "${config[key]}"`);
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes);
   return config;
 }
 
 /**
- * The environment names of settings that differ and that a reload cannot change.
  * @param by what reloads: a single process, or a controller with new workers
+ * @throws ConfigError that names the settings which differ and which a reload cannot change
  */
-export function frozenDifferences(
-  current: Config,
-  next: Config,
-  by: 'process' | 'workers' = 'process',
-): string[] {
-  return SETTINGS.filter(({ key, change }) => {
+export function assertReloadable(current: Config, next: Config, by: 'process' | 'workers'): void {
+  const frozen = SETTINGS.filter(({ key, change }) => {
     if (current[key] === next[key] || change === 'reload') return false;
     // Going from workers to a single process is another shape of service.
     return by === 'process' || change === 'restart' || (key === 'workers' && next.workers === 0);
-  }).map(({ name }) => name);
+  });
+  if (frozen.length > 0)
+    throw new ConfigError(
+      frozen.map(({ name }) => `${name} cannot change in a reload; restart to change it`),
+    );
 }
 
 /** Where the audit log is; undefined when it is off. */

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import { type Admin, type AdminAnswer, type AdminRequest, type Attempt, Credential } from '../ops/admin.ts';
+import { plural } from '../plural.ts';
 
 /** How long refused attempts of one kind are counted before one line sums them up. */
 const SUMMARY_MS = 10_000;
@@ -48,7 +49,10 @@ export class Administration implements Admin {
       const count = this.#more.get(attempt) ?? 0;
       this.#more.delete(attempt);
       if (count > 0)
-        log.warn({ attempts: count }, `Administrator's route refused ${count} more times: ${attempt}`);
+        log.warn(
+          { attempts: count },
+          `Administrator's route refused ${plural(count, 'more time')}: ${attempt}`,
+        );
     }, SUMMARY_MS).unref();
   }
 }

@@ -27,10 +27,10 @@ export interface Backend {
   status(): BackendStatus | Promise<BackendStatus>;
   /**
    * Puts new settings, and where it can new code, in place.
-   * @returns what was done, for the log
+   * @returns what is new now
    * @throws Error that says why everything stays as it was
    */
-  reload(settings: Settings): Promise<'Reloaded' | 'Settings reloaded'>;
+  reload(settings: Settings): Promise<'settings' | 'code and settings'>;
   /** Continues in new files where the old ones were renamed. */
   reopen(): void;
 

@@ -2,20 +2,22 @@ import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import { openAudit } from '../audit/open-audit.ts';
-import { type Config, ConfigError } from '../config/settings.ts';
+import { type Config, ConfigError, checkAll } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, graverOf, StartError } from '../exit-code.ts';
+import type { ReloadOutcome } from '../lifecycle/last-reload.ts';
 import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/last-shutdown.ts';
-import { assertUnlatched, setLatch } from '../lifecycle/latch.ts';
+import { assertUnlatched, setLatch, UNLATCH } from '../lifecycle/latch.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { type OpsServer, openOpsServer } from '../ops/ops-server.ts';
 import type { Emergency, Status } from '../ops/status.ts';
 import { afterReading, within } from '../platform/deadline.ts';
 import { deferred } from '../platform/deferred.ts';
-import { addressOf, handedSocket, probe, SERVICE_ADDRESS, urlOf } from '../platform/listen.ts';
+import { addressOf, handedSocket, OPS_ADDRESS, probe, SERVICE_ADDRESS, urlOf } from '../platform/listen.ts';
 import { readAuditKey, readToken } from '../platform/secrets.ts';
 import { signalNumber } from '../platform/signals.ts';
 import { type Notifier, SILENT } from '../platform/systemd.ts';
+import { plural } from '../plural.ts';
 import { TrustedProxies } from '../server/trusted-proxies.ts';
 import { version } from '../version.ts';
 import { Administration } from './administration.ts';
@@ -143,15 +145,16 @@ export class Controller<B extends Backend = Backend> {
       // What can be found out before anything is opened.
       checkStopBudget(config, this.#log);
       assertUnlatched(config.stateDir);
-      const token = readToken(config);
-      readAuditKey(config);
-      if (handedSocket() === undefined) await probe(config.host, config.port, SERVICE_ADDRESS);
+      const { host, port, opsHost, opsPort } = config;
+      await checkAll([
+        () => this.#admin.credential.set(readToken(config)),
+        () => readAuditKey(config),
+        () => handedSocket() ?? probe(host, port, SERVICE_ADDRESS),
+        () => opsPort !== 'off' && probe(opsHost, opsPort, OPS_ADDRESS),
+      ]);
       if (overtaken()) return;
 
       await this.#openState(config);
-      this.#audit = openAudit(config, { log: this.#log, lost: (error) => this.#auditLost(error) });
-      this.#audit?.record('state', { state: 'starting' });
-      this.#admin.credential.set(token);
       this.#log.info(
         this.#admin.credential.isSet
           ? "Administrator's credential loaded"
@@ -184,7 +187,7 @@ export class Controller<B extends Backend = Backend> {
     }
   }
 
-  /** Opens what exists once, however many processes serve: the record of the last run, and the ops server. */
+  /** Opens what exists once, however many processes serve. The ops server comes last: the others may still fail. */
   async #openState(config: Config): Promise<void> {
     this.#record = await ShutdownRecord.open(config.stateDir);
     const { last } = this.#record;
@@ -193,6 +196,8 @@ export class Controller<B extends Backend = Backend> {
         `The run before this one (pid ${last.pid}, started ${last.started_at}) ended without a shutdown`,
       );
     }
+    this.#audit = openAudit(config, { log: this.#log, lost: (error) => this.#auditLost(error) });
+    this.#audit?.record('state', { state: 'starting' });
     this.#ops = await openOpsServer(config, {
       lifecycle: this.lifecycle,
       log: this.#log,
@@ -260,7 +265,7 @@ export class Controller<B extends Backend = Backend> {
     try {
       await onDisk(setLatch(stateDir, { time: new Date().toISOString(), by, reason }), LATCH_MS);
       latched = true;
-      this.#log.warn('Latched: the service will not start before "master-agent unlatch"');
+      this.#log.warn(`Latched: the service will not start before: ${UNLATCH}`);
     } catch (error) {
       this.#log.error(
         { err: error },
@@ -359,14 +364,14 @@ export class Controller<B extends Backend = Backend> {
     this.backend.reopen();
   }
 
-  async #reload(): Promise<string> {
+  async #reload(): Promise<ReloadOutcome['what']> {
     const { state, order, ready } = this.lifecycle;
     if (!ready) throw new Error(`the service is ${order === undefined ? state : 'stopping'}`);
     return this.apply(this.#configure());
   }
 
   /** Puts new settings in place. @throws Error that says why everything stays as it was */
-  async apply(settings: Settings): Promise<string> {
+  async apply(settings: Settings): Promise<ReloadOutcome['what']> {
     const { config } = settings;
     // Read first: a missing file must leave everything as it was.
     const token = readToken(config);
@@ -401,7 +406,9 @@ export class Controller<B extends Backend = Backend> {
   /** For the service manager. */
   get #serving(): string {
     const { workers } = this.#config;
-    return workers === 0 ? 'Serving' : `Serving: generation ${this.backend.generation}, ${workers} workers`;
+    return workers === 0
+      ? 'Serving'
+      : `Serving: generation ${this.backend.generation}, ${plural(workers, 'worker')}`;
   }
 }
 

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino';
 import { messageOf } from '../error.ts';
-import { keepReloadOutcome, type ReloadOutcome, refusalOf } from '../lifecycle/last-reload.ts';
+import { keepReloadOutcome, type ReloadOutcome, refusalOf, reloadLine } from '../lifecycle/last-reload.ts';
 import { oneAtATime } from '../platform/one-at-a-time.ts';
 
 export interface ReloadParts {
   readonly log: Logger;
   readonly stateDir: string;
-  /** Puts new settings and code in place. @returns what it did @throws Error that says why the old ones stay */
-  readonly reload: () => Promise<string>;
+  /** Puts new settings and code in place. @returns what is new @throws Error that says why the old ones stay */
+  readonly reload: () => Promise<ReloadOutcome['what']>;
   readonly generation: () => number;
   readonly began: () => void;
   readonly ended: (outcome: ReloadOutcome) => void;
@@ -30,15 +30,16 @@ export class Reloads {
     const started_ms = this.startedAt.getTime();
     const beganMs = performance.now();
     began();
-    let done = '';
+    let what: ReloadOutcome['what'] = 'nothing';
     let reason = '';
     try {
-      done = await reload();
+      what = await reload();
     } catch (error) {
       reason = refusalOf(error);
     }
     const outcome: ReloadOutcome = {
       outcome: reason === '' ? 'done' : 'refused',
+      what,
       reason,
       started_ms,
       duration_ms: Math.round(performance.now() - beganMs),
@@ -48,8 +49,7 @@ export class Reloads {
     this.counts[outcome.outcome] += 1;
     this.last = outcome;
     this.startedAt = undefined;
-    if (reason === '') log.info(`${done}: generation ${outcome.generation} serves`);
-    else log.error(`Reload refused, generation ${outcome.generation} goes on serving: ${reason}`);
+    log[reason === '' ? 'info' : 'error'](reloadLine(outcome));
     ended(outcome);
     try {
       await keepReloadOutcome(stateDir, outcome);

@@ -13,7 +13,7 @@ export interface StopDurations {
 }
 
 /** Warns when a stop can take longer than the platform waits before it kills. */
-export function checkStopBudget(durations: StopDurations, log: Logger): void {
+export function checkStopBudget(durations: StopDurations, log: Pick<Logger, 'warn'>): void {
   const { stopBudgetMs, shutdownDelayMs, shutdownTimeoutMs } = durations;
   const neededMs = shutdownDelayMs + shutdownTimeoutMs + FLUSH_MS;
   if (stopBudgetMs === 0 || neededMs <= stopBudgetMs) return;

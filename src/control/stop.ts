@@ -3,6 +3,7 @@ import { ExitCode } from '../exit-code.ts';
 import type { CutRequest, ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { seconds, within } from '../platform/deadline.ts';
+import { plural } from '../plural.ts';
 import { version } from '../version.ts';
 import type { Backend } from './backend.ts';
 import { FLUSH_MS } from './stop-budget.ts';
@@ -127,12 +128,13 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
     log.warn(
       { in_flight: count },
       early
-        ? `Shutdown forced: ${count} requests still in-flight after ${seconds(performance.now() - lockedMs)}s`
+        ? `Shutdown forced: ${plural(count, 'request')} still in flight after ${seconds(performance.now() - lockedMs)}s`
         : `Shutdown timeout: ${count} requests still in-flight after ${seconds(timeoutMs)}s`,
     );
     cut.push(...requests);
     logCut(log, requests);
-    if (unnamed > 0) log.warn(`Cut ${unnamed} pieces of work that the application still held in flight`);
+    if (unnamed > 0)
+      log.warn(`Cut ${plural(unnamed, 'piece')} of work that the application still held in flight`);
     log.error('Force shutdown: In-flight requests did not complete in time');
     return true;
   }

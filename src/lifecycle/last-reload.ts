@@ -7,6 +7,8 @@ import { replaceFile } from '../platform/atomic-file.ts';
 /** How a reload went: the content of `STATE_DIR/last-reload.json`, for the command that waits for it. */
 export interface ReloadOutcome {
   readonly outcome: 'done' | 'refused';
+  /** What is new now. */
+  readonly what: 'nothing' | 'settings' | 'code and settings';
   /** Why it was refused; empty when it was done. */
   readonly reason: string;
   /** Wall-clock milliseconds at its beginning: it answers the signals sent before. */
@@ -32,6 +34,15 @@ export function readReloadOutcome(stateDir: string): ReloadOutcome | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** One line about a reload. @param took how long it took, when that is told: ` in 12 ms` */
+export function reloadLine({ outcome, what, generation, reason }: ReloadOutcome, took = ''): string {
+  if (outcome === 'refused') return `Reload refused, generation ${generation} goes on serving: ${reason}`;
+  // An older version, which may still run, does not say what.
+  return what === 'settings'
+    ? `Settings reloaded${took}; the code stays (code needs WORKERS or a restart)`
+    : `Reloaded${took}: generation ${generation} serves`;
 }
 
 /** Why a reload was refused, on one line. */

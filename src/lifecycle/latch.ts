@@ -3,6 +3,9 @@ import { join } from 'node:path';
 import { ExitCode, StartError } from '../exit-code.ts';
 import { makeDirectory, renameSynced, replaceFile } from '../platform/atomic-file.ts';
 
+/** What a person has to run before the service starts again. */
+export const UNLATCH = 'master-agent unlatch --reason "why it may start again"';
+
 /** Why the service stays down: the content of `STATE_DIR/emergency.json`. */
 export interface Latch {
   /** ISO 8601. */
@@ -42,7 +45,7 @@ export function assertUnlatched(stateDir: string): void {
   if (latch === undefined) return;
   const why = latch.reason === '' ? '' : ` (${JSON.stringify(latch.reason)})`;
   throw new StartError(
-    `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: master-agent unlatch`,
+    `Latched by an emergency shutdown at ${latch.time} by ${latch.by}${why}. To start again: ${UNLATCH}`,
     ExitCode.Latched,
   );
 }

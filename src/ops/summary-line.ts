@@ -1,5 +1,6 @@
 import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import { escapeControl } from '../platform/escape-control.ts';
+import { plural } from '../plural.ts';
 import type { Status } from './status.ts';
 
 /** What a drain waits for, in one line: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
@@ -20,23 +21,24 @@ export function summaryLine(status: Status): string {
   if (state === 'starting') return 'STARTING - not accepting requests yet';
   if (state === 'stopped') return 'STOPPED';
   const { count } = in_flight;
-  if (shutdown === null) return `RUNNING - ${reloadProgress(status) ?? `${requests(count)} in flight`}`;
+  if (shutdown === null)
+    return `RUNNING - ${reloadProgress(status) ?? `${plural(count, 'request')} in flight`}`;
   const left = Math.ceil(shutdown.remaining_seconds);
   if (state === 'running') {
     const lock = Math.ceil(shutdown.lock_in_seconds);
-    return `LAME DUCK - still serving ${requests(count)}, locks in ${lock} s`;
+    return `LAME DUCK - still serving ${plural(count, 'request')}, locks in ${lock} s`;
   }
   const what = shutdown.emergency === null ? 'STOPPING' : 'EMERGENCY STOP';
   if (count === 0) return `${what} - nothing in flight any more, leaving`;
-  if (left === 0) return `${what} - the time is over, cutting ${requests(count)}`;
-  return `${what} - waiting for ${requests(count)}, ${left} s left`;
+  if (left === 0) return `${what} - the time is over, cutting ${plural(count, 'request')}`;
+  return `${what} - waiting for ${plural(count, 'request')}, ${left} s left`;
 }
 
 /** How a stop ended. */
 export function endLine({ completed, cut, in_flight_at_lock: locked, exit_code }: ShutdownReport): string {
-  if (cut.length > 0) return `STOPPED - ${requests(cut.length)} cut, ${completed} completed`;
+  if (cut.length > 0) return `STOPPED - ${plural(cut.length, 'request')} cut, ${completed} completed`;
   if (exit_code !== 0) return `STOPPED - with exit code ${exit_code}`;
-  return `STOPPED - cleanly, ${locked === 0 ? 'nothing was in flight' : `${requests(completed)} completed, none cut`}`;
+  return `STOPPED - cleanly, ${locked === 0 ? 'nothing was in flight' : `${plural(completed, 'request')} completed, none cut`}`;
 }
 
 function reloadProgress({ reload, workers, generation, in_flight }: Status): string | undefined {
@@ -44,14 +46,10 @@ function reloadProgress({ reload, workers, generation, in_flight }: Status): str
   if (reload !== null) {
     const coming = now.filter((worker) => worker.generation > generation);
     const ready = coming.filter(({ state }) => state === 'serving').length;
-    return `reloading, ${ready} of ${coming.length} new workers ready`;
+    return `reloading, ${ready} of ${plural(coming.length, 'new worker')} ready`;
   }
   const retiring = now.filter(({ state }) => state === 'retiring').length;
   if (retiring === 0) return undefined;
-  const old = `${retiring} old worker${retiring === 1 ? ' retires' : 's retire'}`;
-  return `${requests(in_flight.count)} in flight, generation ${generation} serves, ${old}`;
-}
-
-function requests(count: number): string {
-  return `${count} request${count === 1 ? '' : 's'}`;
+  const old = `${plural(retiring, 'old worker')} retiring`;
+  return `${plural(in_flight.count, 'request')} in flight, generation ${generation} serves, ${old}`;
 }

@@ -1,11 +1,11 @@
 import type { SendHandle } from 'node:child_process';
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
-import net, { type AddressInfo, connect, createServer, Server as NetServer, type Server } from 'node:net';
+import net, { type AddressInfo, Server as NetServer, type Server, type Socket } from 'node:net';
 import { getSystemErrorName } from 'node:util';
 import { ConfigError } from '../config/settings.ts';
 import { hasCode, messageOf } from '../error.ts';
-import { within } from './deadline.ts';
+import { portOwner } from './port-owner.ts';
 
 /** The settings an address comes from, for the message when it cannot be used. */
 export interface AddressSettings {
@@ -15,9 +15,6 @@ export interface AddressSettings {
 
 export const SERVICE_ADDRESS: AddressSettings = { host: 'HOST', port: 'PORT' };
 export const OPS_ADDRESS: AddressSettings = { host: 'OPS_HOST', port: 'OPS_PORT' };
-
-/** How long a connection to an address of this machine may take. */
-const PROBE_MS = 1_000;
 
 /** The first descriptor that a service manager hands over (sd_listen_fds(3)). */
 const FIRST_HANDED_FD = 3;
@@ -56,35 +53,15 @@ export async function listen(
 }
 
 /**
- * Checks that an address is free before anything is opened that would have to be closed again. It does not listen
- * there: clients that connect all the time during a restart would be reset.
+ * Checks that an address is free before anything is opened that would have to be closed again. It binds and does not
+ * listen there: clients that connect all the time during a restart would be reset.
  * @throws ConfigError as `listen` does
  */
 export async function probe(host: string, port: number, names: AddressSettings): Promise<void> {
-  const server = createServer();
-  const listening = once(server, 'listening');
   try {
-    // On a port that no client knows.
-    server.listen({ host, port: 0 });
-    await listening;
+    (await bind(host, port))?.close();
   } catch (error) {
     throw new ConfigError([unlistenable(error, host, port, names)], { cause: error });
-  }
-  const closed = once(server, 'close');
-  server.close();
-  await closed;
-  if (port !== 0 && (await isListening(host, port))) throw new ConfigError([taken(host, port, names)]);
-}
-
-async function isListening(host: string, port: number): Promise<boolean> {
-  const socket = connect({ host, port });
-  try {
-    // The kernel may give the socket this very port: it is then connected to itself.
-    return (await within(PROBE_MS, once(socket, 'connect'))) && socket.localPort !== port;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
   }
 }
 
@@ -102,25 +79,32 @@ export interface HeldSocket {
  * @throws ConfigError as `listen` and `listenOnHanded` do
  */
 export async function holdSocket(host: string, port: number): Promise<HeldSocket | undefined> {
-  const create: unknown = Reflect.get(net, '_createServerHandle');
-  if (typeof create !== 'function') return undefined;
   const fd = handedSocket();
   try {
-    const address = fd === undefined ? await lookup(host) : undefined;
-    const handle: unknown =
-      address === undefined ? create(null, 0, 4, fd) : create(address.address, port, address.family);
-    if (typeof handle === 'number') throw systemError(getSystemErrorName(handle));
-    if (!isBoundHandle(handle)) return undefined;
-    // A taken address is not reported at once, and a listener would then get any free port.
-    const bound = { port: 0 };
-    const result = handle.getsockname(bound);
-    if (result === 0 && (fd !== undefined || port === 0 || bound.port === port))
-      return { handle, close: () => handle.close() };
-    handle.close();
-    throw systemError(result === 0 ? 'EADDRINUSE' : getSystemErrorName(result));
+    return fd === undefined ? await bind(host, port) : createHandle(0, [null, 0, 4, fd]);
   } catch (error) {
     throw heldError(error, host, port);
   }
+}
+
+async function bind(host: string, port: number): Promise<HeldSocket | undefined> {
+  const { address, family } = await lookup(host);
+  return createHandle(port, [address, port, family]);
+}
+
+/** @param port 0: any @throws the system's error */
+function createHandle(port: number, args: readonly unknown[]): HeldSocket | undefined {
+  const create: unknown = Reflect.get(net, '_createServerHandle');
+  if (typeof create !== 'function') return undefined;
+  const handle: unknown = create(...args);
+  if (typeof handle === 'number') throw systemError(getSystemErrorName(handle));
+  if (!isBoundHandle(handle)) return undefined;
+  // A taken address is not reported at once, and a listener would then get any free port.
+  const bound = { port: 0 };
+  const result = handle.getsockname(bound);
+  if (result === 0 && (port === 0 || bound.port === port)) return { handle, close: () => handle.close() };
+  handle.close();
+  throw systemError(result === 0 ? 'EADDRINUSE' : getSystemErrorName(result));
 }
 
 /** `send` takes such a handle; its type leaves out what is not documented. */
@@ -129,6 +113,16 @@ type BoundHandle = SendHandle & { getsockname(out: { port: number }): number; cl
 function isBoundHandle(handle: unknown): handle is BoundHandle {
   if (typeof handle !== 'object' || handle === null) return false;
   return ['getsockname', 'close'].every((name) => typeof Reflect.get(handle, name) === 'function');
+}
+
+/**
+ * Stops the reading that begins when a connection comes from another process, so that it can go on to a third one. Call
+ * it in the turn in which the connection came.
+ */
+export function unread(socket: Socket): Socket {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  if (typeof handle === 'object' && handle !== null) Reflect.get(handle, 'readStop')?.call(handle);
+  return socket;
 }
 
 /** Why a process cannot listen on a held socket. */
@@ -171,7 +165,9 @@ function unlistenableHanded(fd: number, error: unknown): string {
 }
 
 function taken(host: string, port: number, names: AddressSettings): string {
-  return `${names.port}: want a free port, got ${host}:${port}, which is taken`;
+  const owner = portOwner(port);
+  const has = owner === undefined ? 'is taken' : `${owner} listens on`;
+  return `${names.port}: want a free port, got ${host}:${port}, which ${has}`;
 }
 
 /** Closes the listening socket and nothing else: connections and their time limits stay. */

@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { isatty } from 'node:tty';
 import { type Logger, type LoggerOptions as PinoOptions, pino, stdTimeFunctions } from 'pino';
 import type { LogFormat, LogLevel } from '../config/settings.ts';
+import { plural } from '../plural.ts';
 import { escapeControl } from './escape-control.ts';
 import { LogOutput } from './log-output.ts';
 
@@ -58,7 +59,7 @@ export function createLogger(options: LoggerOptions): Logger {
     },
   });
   const output = new LogOutput(fd, (dropped) => {
-    notice.warn({ dropped }, `${dropped} log lines were dropped`);
+    notice.warn({ dropped }, `${plural(dropped, 'log line')} dropped`);
     return rendered;
   });
   return pino({ ...shared, level }, { write: (line) => output.write(text(line)) });

@@ -100,7 +100,7 @@ async function linkNext(directory: FileHandle, path: string, draft: string, stat
     // The lock has changed hands since we looked.
     await rm(join(path, String(ours)), { force: true });
   }
-  throw new ConfigError([`STATE_DIR: want no other service in "${stateDir}", got many that start at once`]);
+  throw new ConfigError([`STATE_DIR: many services start at once in "${stateDir}"`]);
 }
 
 /** Descending. One system call reads a small directory, so that it cannot miss the highest. */
@@ -175,5 +175,5 @@ function heldLine(stateDir: string, holder: Holder): string {
     holder.kind === 'known'
       ? `process ${holder.process.pid} on ${holder.host}, which is alive`
       : 'a process that is alive and does not answer';
-  return `STATE_DIR: want no other service in "${stateDir}", got ${who}`;
+  return `STATE_DIR: "${stateDir}" is in use by ${who}`;
 }

@@ -61,7 +61,7 @@ async function openSocket(path: string): Promise<(state: string) => void> {
     koffi = (await import('koffi')).default;
   } catch (error) {
     throw new ConfigError([
-      `NOTIFY_SOCKET: want the package koffi to notify systemd, got: ${messageOf(error)}. Install it (npm ci without ` +
+      `NOTIFY_SOCKET: the package koffi, which notifies systemd, cannot be loaded: ${messageOf(error)}. Install it (npm ci without ` +
         '--omit=optional), or use Type=exec',
     ]);
   }

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import { plural } from '../plural.ts';
 import type { Connection, Connections } from './connections.ts';
 import type { InFlight } from './in-flight.ts';
 import type { GatedResponse } from './messages.ts';
@@ -179,7 +180,7 @@ export class Gate {
     clearTimeout(this.#summary);
     this.#summary = undefined;
     for (const [reason, count] of this.#unreported) {
-      this.#log.warn({ refused: count }, `Refused ${count} requests: ${reason}`);
+      this.#log.warn({ refused: count }, `Refused ${plural(count, 'request')}: ${reason}`);
       this.#requestAudit.refused(count);
     }
     this.#unreported.clear();

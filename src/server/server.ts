@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Duplex } from 'node:stream';
 import { mostConnections } from '../platform/descriptors.ts';
+import { plural } from '../plural.ts';
 import { Connection, type Connections } from './connections.ts';
 import { dispatch } from './dispatch.ts';
 import { Exchange, type ServerContext } from './exchange.ts';
@@ -126,7 +127,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     setTimeout(() => {
       parts.log.warn(
         { dropped },
-        `Closed ${dropped} connections at once: ${connections.size} are open, and no more than ${server.maxConnections} may be`,
+        `Closed ${plural(dropped, 'connection')} at once: ${connections.size} are open, and no more than ${server.maxConnections} may be`,
       );
       dropped = 0;
     }, DROPPED_SUMMARY_MS).unref();

@@ -69,7 +69,7 @@ t.test('status ends with 1 when nobody answers, and says where it asked', async 
   t.equal(code, 1);
   t.match(text, `No answer from the ops server at http://127.0.0.1:${port}: `);
   t.equal(offCode, 78);
-  t.match(off, /^master-agent: OPS_PORT: want it on to ask for the status, got off /);
+  t.match(off, /^master-agent: OPS_PORT is off: there is no ops server to ask /);
 });
 
 t.test('the line on a drain says what an operator wants to know', async (t) => {

@@ -28,7 +28,7 @@ t.test('stop shows the drain and ends as the service does: 0 when everything was
   t.strictSame(
     second.lines.filter((line) => !line.startsWith('INFO: ')),
     [
-      `FATAL: PID_FILE: want no other service on ${env.PID_FILE}, got process ${service.pid}, which is alive ` +
+      `FATAL: PID_FILE: ${env.PID_FILE} names process ${service.pid}, which is alive ` +
         'and may be a service; remove the file if it is none',
     ],
   );

@@ -126,7 +126,7 @@ t.test('a volume serves one container at a time, and is free when that is killed
   const ports = ['--env', `PORT=${await freePort()}`, '--env', `OPS_PORT=${await freePort()}`];
   const second = await docker.run('run', '--rm', ...restrictions, ...kept, ...ports, IMAGE);
   t.equal(second.code, 78);
-  t.match(second.stdout + second.stderr, 'want no other service in');
+  t.match(second.stdout + second.stderr, 'is in use by process');
   await docker.ok('kill', 'first');
   await run('third', ...kept);
   await docker.line('third', 'The run before this one');

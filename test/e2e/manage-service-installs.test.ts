@@ -73,7 +73,7 @@ t.test('the audit log is rotated, and its chain goes on', async (t) => {
   await box.ok(MANAGE, 'stop');
   t.match(await box.sh('ls /var/lib/master-agent'), /audit\.ndjson\.1\n/);
   const verify = 'cd /opt/master-agent && STATE_DIR=/var/lib/master-agent node dist/main.js verify-audit';
-  t.match(await box.sh(verify), /Valid: .* in 2 files/);
+  t.match(await box.sh(verify), /OK: \d+ records, 2 files, /);
 });
 
 t.test('only root may change the system', async (t) => {

@@ -39,7 +39,7 @@ const broken: Record<string, { code?: string; settings?: Record<string, string>;
   'a bad setting': { settings: { SHUTDOWN_TIMEOUT: 'soon' }, reason: 'SHUTDOWN_TIMEOUT: want' },
   'a setting that needs a restart': {
     settings: { PORT: '9000' },
-    reason: 'PORT: want a restart to change it',
+    reason: 'PORT cannot change in a reload; restart to change it',
   },
   'a worker that never becomes ready': {
     code: 'export default { start: () => new Promise(() => setInterval(() => undefined, 1000)) };',

@@ -39,7 +39,7 @@ t.test('systemctl stop answers what is in flight and shows the drain', async (t)
         'WARNING: Service state: STOPPING - Rejecting new requests (fail-safe mode). 1 in-flight requests remaining.',
       ],
       [6, 'INFO: Waiting up to 30s for 1 in-flight requests to complete...'],
-      [4, 'WARNING: Refused 1 requests: stopping'],
+      [4, 'WARNING: Refused 1 request: stopping'],
       [6, 'INFO: Service state: STOPPED - All requests completed gracefully'],
       [6, 'INFO: Service shutdown complete'],
     ],

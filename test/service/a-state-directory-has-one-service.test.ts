@@ -22,7 +22,7 @@ for (const WORKERS of ['0', '1']) {
       t.strictSame(
         second.lines.filter((line) => !line.startsWith('INFO: ')),
         [
-          `FATAL: STATE_DIR: want no other service in "${stateDir}", got process ${first.pid} on ${hostname()}, which is alive`,
+          `FATAL: STATE_DIR: "${stateDir}" is in use by process ${first.pid} on ${hostname()}, which is alive`,
         ],
       );
     };
@@ -54,7 +54,7 @@ t.test('a stopped process holds it, too', async (t) => {
   t.strictSame(await holderOf(service.stateDir), { kind: 'silent' });
   const second = ServiceProcess.spawn(t, { stateDir: service.stateDir });
   t.strictSame(await second.exited, { code: 78, signal: null });
-  t.match(second.lines.at(-1), /got a process that is alive and does not answer$/);
+  t.match(second.lines.at(-1), /is in use by a process that is alive and does not answer$/);
 });
 
 t.test('of many that lock at once one wins, over a dead lock and in a long path', async (t) => {

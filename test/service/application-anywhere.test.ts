@@ -67,7 +67,7 @@ export default {
     t.strictSame(await service.exited, { code: 78, signal: null });
     t.match(
       service.lines.at(-1),
-      `APP: want a Node that strips types (22.18 or newer), or NODE_OPTIONS="--import tsx" for app.mts, got ${process.version}`,
+      `APP: Node ${process.version} cannot import app.mts: use Node 22.18 or newer, or NODE_OPTIONS="--import tsx"`,
     );
   },
 );

@@ -77,6 +77,34 @@ t.test('a module that cannot be imported is an internal error, told on one line'
   }
 });
 
+t.test('a syntax error is told with its file and line, and no file is run for it', async (t) => {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'lib'));
+  const ran = join(dir, 'ran');
+  const good = `import { writeFileSync } from 'node:fs'; writeFileSync(${JSON.stringify(ran)}, '');\nexport const a = 1;`;
+  moduleIn(dir, 'lib/good.mjs', good);
+  moduleIn(dir, 'lib/deep.mjs', `import './good.mjs';\nimport '../app.mjs';\nexport const b = {;`);
+  moduleIn(dir, 'lib/between.mjs', `export * from './deep.mjs';`);
+  for (const [source, place] of [
+    [
+      `import './lib/good.mjs';\nimport { b } from './lib/between.mjs';\nexport default { routes() {} };`,
+      'lib/deep.mjs:3',
+    ],
+    [`import './lib/good.mjs';\n\nexport default { routes( };`, 'app.mjs:3'],
+    [`import { none } from './lib/good.mjs';`, 'app.mjs:1'],
+  ] as const) {
+    const path = moduleIn(dir, 'app.mjs', source);
+    const { exited, lines } = ServiceProcess.spawn(t, { args: [path], env: { AUDIT_LOG: 'off' } });
+    t.strictSame(await exited, { code: 70, signal: null });
+    const told = lines.find((line) => line.startsWith('FATAL: ')) ?? '';
+    t.match(told, /failed when it was imported: .*\(file:/);
+    t.ok(told.endsWith(`/${place})`), told);
+  }
+  t.notOk(existsSync(ran));
+  const own = moduleIn(dir, 'own.mjs', `throw new SyntaxError('of its own');`);
+  t.match(await failureOf(t, own), { message: /imported: of its own$/ });
+});
+
 t.test('a module of another shape is bad configuration, and told what it is', async (t) => {
   const dir = tempDir(t);
   for (const [source, got] of [

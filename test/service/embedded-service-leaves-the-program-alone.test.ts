@@ -145,17 +145,35 @@ t.test('bad settings are refused before there is a service', async (t) => {
   });
 });
 
-t.test('a service that was stopped before it started does not start', async (t) => {
-  const { service, lines } = embedded(t, {
-    app: { start: () => t.fail('started'), stop: () => t.fail('stopped without a start') },
-  });
-  const report = await service.stop('the program');
-  t.match(report, { reason: 'the program', exit_code: 0, in_flight_at_lock: 0 });
-  await service.start();
-  t.equal(service.state, 'stopped');
-  t.equal(service.address, null);
-  t.ok(lines.some(({ msg }) => msg.startsWith('Asked to stop by the program.')));
-});
+t.test(
+  'a service that was stopped does not start, before its first start or after it, and says so',
+  async (t) => {
+    const { service, lines } = embedded(t, {
+      app: { start: () => t.fail('started'), stop: () => t.fail('stopped without a start') },
+    });
+    const report = await service.stop('the program');
+    t.match(report, { reason: 'the program', exit_code: 0, in_flight_at_lock: 0 });
+    const message =
+      'start(): a service starts once, and this one is stopped; make a new one with createService()';
+    await t.rejects(service.start(), { name: 'StartError', exitCode: 70, message });
+    t.equal(service.state, 'stopped');
+    t.equal(service.address, null);
+    t.ok(lines.some(({ msg }) => msg.startsWith('Asked to stop by the program.')));
+
+    const ran = (await running(t)).service;
+    await ran.start();
+    t.equal(ran.state, 'running', 'a second start of a service that runs changes nothing');
+    const stopping = ran.stop('the program', 60_000);
+    await t.rejects(
+      ran.start(),
+      { message: message.replace('is stopped', 'is stopping') },
+      'in its lame duck',
+    );
+    await ran.force('the end');
+    await stopping;
+    await t.rejects(ran.start(), { message });
+  },
+);
 
 t.test('a start that fails lets go of what it had opened, and can be read', async (t) => {
   const stopped: string[] = [];

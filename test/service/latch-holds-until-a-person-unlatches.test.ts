@@ -50,17 +50,14 @@ t.test(
       t.strictSame(await refused.exited, { code: 75, signal: null });
       t.strictSame(refused.lines.slice(1), [
         `FATAL: Latched by an emergency shutdown at ${JSON.parse(kept).time} by 127.0.0.1 ` +
-          '("smoke in the \\"server\\" room"). To start again: master-agent unlatch',
+          '("smoke in the \\"server\\" room"). To start again: master-agent unlatch --reason "why it may start again"',
       ]);
     }
     t.equal(readRecords(file, 'open').length, 1, 'a start that is refused opens nothing');
 
     const noReason = await command(t, ['unlatch'], options);
     t.equal(noReason.code, 78);
-    t.match(
-      noReason.lines.at(-1),
-      /^master-agent: --reason: want a text that says why it may start again, got nothing/,
-    );
+    t.match(noReason.lines.at(-1), /^master-agent: Say why it may start again: --reason TEXT/);
     t.match(await command(t, ['unlatch', '--reason', '  '], options), { code: 78 });
     t.ok(existsSync(latch));
 

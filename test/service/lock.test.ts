@@ -441,7 +441,7 @@ t.test("a request on an idle connection gets the 503 while the application's sto
   t.equal(await silent.ended, 'fin', 'what is open ends after it');
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.ok(
-    service.lines.some((line) => line.includes('Refused 1 requests: stopping')),
+    service.lines.some((line) => line.includes('Refused 1 request: stopping')),
     'told before the end',
   );
 });

@@ -50,8 +50,8 @@ t.test('a clean stop is told in exactly these words', async (t) => {
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.strictSame(service.lines.slice(0, from), [
     `INFO: Service state: STARTING - Configuration loaded (pid ${service.pid})`,
-    `INFO: Ops server listening on http://127.0.0.1:${service.opsPort}`,
     `INFO: Audit log opened: ${join(service.stateDir, 'audit.ndjson')} (batched)`,
+    `INFO: Ops server listening on http://127.0.0.1:${service.opsPort}`,
     "INFO: No administrator's credential: /admin is closed (set ADMIN_TOKEN or ADMIN_TOKEN_FILE)",
     `INFO: Application started: ${service.child.spawnargs.at(-1)}`,
     `INFO: Service state: RUNNING - Accepting requests on http://127.0.0.1:${service.port}`,
@@ -255,7 +255,7 @@ t.test('refusals are summed up once a second, not told one by one', async (t) =>
   const refusals = (): string[] => lines.map(({ msg }) => msg).filter((msg) => msg.startsWith('Refused'));
   for (const client of clients.slice(0, 20)) t.equal((await client.get('/').response()).status, 503);
   await line('Refused');
-  t.match(refusals(), [/^Refused \d+ requests: stopping$/]);
+  t.match(refusals(), [/^Refused \d+ requests?: stopping$/]);
   const first = Number(refusals()[0]?.split(' ')[1]);
   for (const client of clients.slice(20)) t.equal((await client.get('/').response()).status, 503);
   // What is left is told at the end, before the stop is over.

@@ -108,6 +108,6 @@ t.test('the log sums up refusals by their reason, whatever the state is by then'
   service.release('a');
   t.equal((await held.response()).status, 200);
   t.strictSame(await service.exited, { code: 0, signal: null });
-  t.match(service.output, 'WARNING: Refused 1 requests: overloaded');
-  t.match(service.output, 'WARNING: Refused 1 requests: stopping');
+  t.match(service.output, 'WARNING: Refused 1 request: overloaded');
+  t.match(service.output, 'WARNING: Refused 1 request: stopping');
 });

@@ -101,6 +101,7 @@ t.test('the name is on disk, too: no writer succeeds when the directory cannot b
     await t.rejects(setLatch(dir, LATCH), { code: 'EACCES' });
     await t.rejects(
       keepReloadOutcome(dir, {
+        what: 'settings',
         outcome: 'done',
         reason: '',
         started_ms: 0,

@@ -38,9 +38,12 @@ const BROKEN: Readonly<Record<string, { app?: string; dotenv?: string; told: Reg
     dotenv: 'SHUTDOWN_TIMEOUT=10s\nRETRY_AFTER=soon\n',
     told: /SHUTDOWN_TIMEOUT: want a number of seconds.* got "10s"; RETRY_AFTER: want/,
   },
-  'another PORT': { dotenv: 'PORT=1\n', told: /PORT: want a restart to change it/ },
-  'another HOST': { dotenv: 'HOST=127.0.0.2\n', told: /HOST: want a restart to change it/ },
-  'no workers': { dotenv: 'WORKERS=0\n', told: /WORKERS: want a restart to change it/ },
+  'another PORT': { dotenv: 'PORT=1\n', told: /PORT cannot change in a reload; restart to change it/ },
+  'another HOST': {
+    dotenv: 'HOST=127.0.0.2\n',
+    told: /HOST cannot change in a reload; restart to change it/,
+  },
+  'no workers': { dotenv: 'WORKERS=0\n', told: /WORKERS cannot change in a reload; restart to change it/ },
 };
 
 t.test('a broken reload is refused, with the reason, and the old generation goes on serving', async (t) => {
@@ -73,7 +76,7 @@ t.test('a broken reload is refused, with the reason, and the old generation goes
   t.strictSame(await command.exited, { code: 1, signal: null }, 'the command fails');
   t.match(
     command.output,
-    'Reload refused, generation 1 goes on serving: WORKERS: want a restart to change it',
+    'Reload refused, generation 1 goes on serving: WORKERS cannot change in a reload; restart to change it',
   );
 
   pool.setDotenv(dotenv);

@@ -24,7 +24,7 @@ t.test('a second SIGTERM changes nothing, a second SIGINT cuts what is in flight
   t.strictSame(await service.exited, { code: 1, signal: null });
   t.not(await held.ended, undefined);
   t.equal(count(service.lines, 'Received signal'), 1);
-  t.match(service.output, 'WARNING: Shutdown forced: 1 requests still in-flight');
+  t.match(service.output, 'WARNING: Shutdown forced: 1 request still in flight');
   t.match(service.output, 'Cut in-flight request: GET /hold/a after');
   t.match(service.output, 'ERROR: Force shutdown: In-flight requests did not complete in time');
   t.match(service.report(), { reason: 'SIGTERM', exit_code: 1, cut: [{ path: '/hold/a' }] });

@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import { type App, type AppSource, loadApp } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import { assertReloadable, type Config } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -24,7 +24,6 @@ import { InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer } from '../../server/server.ts';
-import { closeAcceptQueue } from '../accept-queue.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
@@ -181,15 +180,13 @@ export class InProcess implements Backend {
     };
   }
 
-  async reload({ config }: Settings): Promise<'Settings reloaded'> {
-    const frozen = frozenDifferences(this.#config, config);
-    if (frozen.length > 0)
-      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
+  async reload({ config }: Settings): Promise<'settings'> {
+    assertReloadable(this.#config, config, 'process');
     this.#config = config;
     this.#gate.configure(config);
     applyLimits(this.server, config);
     this.#generation += 1;
-    return 'Settings reloaded';
+    return 'settings';
   }
 
   /** The one audit log of this process is its controller's. */
@@ -232,7 +229,7 @@ export class InProcess implements Backend {
   async drainAcceptQueue(): Promise<number> {
     if (this.#listener.accepting) {
       this.hold();
-      await closeAcceptQueue(this.server, () => this.#connections.arrivals);
+      await this.#listener.closeQueue(() => this.#connections.arrivals);
     }
     return this.release();
   }

@@ -7,6 +7,7 @@ import {
   stopAccepting,
   urlOf,
 } from '../../platform/listen.ts';
+import { closeAcceptQueue } from '../accept-queue.ts';
 
 /** Where connections come from: a listening socket of this process, or a controller that hands them over. */
 export interface Listener {
@@ -15,6 +16,8 @@ export interface Listener {
   readonly accepting: boolean;
   /** From now on connections come. @throws ConfigError when they cannot */
   open(server: Server): Promise<void>;
+  /** Accepts what is queued, then closes. @param arrivals grows with each connection and each request */
+  closeQueue(arrivals: () => number): Promise<void>;
   /** No more come. Those that are open stay as they are. */
   close(): void;
 }
@@ -43,6 +46,10 @@ export class OwnListener implements Listener {
     const fd = handedSocket();
     if (fd === undefined) await listen(server, this.#host, this.#port, SERVICE_ADDRESS);
     else await listenOnHanded(server, fd);
+  }
+
+  async closeQueue(arrivals: () => number): Promise<void> {
+    if (this.#server !== undefined) await closeAcceptQueue(this.#server, arrivals);
   }
 
   close(): void {

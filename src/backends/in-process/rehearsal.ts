@@ -62,6 +62,8 @@ class NoListener implements Listener {
 
   async open(): Promise<void> {}
 
+  async closeQueue(): Promise<void> {}
+
   close(): void {
     this.accepting = false;
   }

@@ -23,9 +23,12 @@ export class Balancer {
     this.#workers = workers;
   }
 
-  /** Gives a connection to the next worker, one whose loop turns if there is one. */
-  give(socket: Socket): void {
-    const worker = this.#next();
+  /**
+   * Gives a connection to the next worker, one whose loop turns if there is one.
+   * @param by the worker that has passed it on: another one is meant
+   */
+  give(socket: Socket, by?: WorkerHandle): void {
+    const worker = this.#next(by);
     if (worker !== undefined) worker.hand(socket);
     else if (this.#waiting.length < MOST_WAITING && !this.#workers.stopping) this.#waiting.push(socket);
     else socket.destroy();
@@ -39,11 +42,12 @@ export class Balancer {
     for (const socket of this.#waiting.splice(0)) socket.destroy();
   }
 
-  #next(): WorkerHandle | undefined {
+  #next(by: WorkerHandle | undefined): WorkerHandle | undefined {
     const { serving, all, stopping } = this.#workers;
     const ready = serving.filter(({ isReady }) => isReady);
     const fresh = ready.filter(({ heardMs }) => performance.now() - heardMs < 2 * BEAT_MS);
-    const candidates = fresh.length > 0 ? fresh : ready;
+    const others = fresh.filter((worker) => worker !== by);
+    const candidates = others.length > 0 ? others : fresh.length > 0 ? fresh : ready;
     this.#turn += 1;
     return (
       candidates[this.#turn % candidates.length] ??

@@ -1,7 +1,7 @@
-import { ftruncateSync, openSync, readSync, unlinkSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { METHODS } from 'node:http';
-import { join } from 'node:path';
 import type { OpenRequest } from '../../ops/status.ts';
+import { openMemoryFile } from '../../platform/memory-file.ts';
 
 /*
  * What a worker has in flight, in a file that both the worker and the controller hold open. It outlives the worker,
@@ -34,9 +34,6 @@ export const LAYOUT = {
   idAt: 256,
 } as const;
 const FILE_BYTES = LAYOUT.slotsAt + SLOTS * LAYOUT.slotBytes;
-/** Memory that looks like a file: a write to it waits for no disk. */
-const MEMORY_DIR = '/dev/shm';
-
 /** What was in flight, the oldest first, and how many more of which nothing else is known. */
 export interface Flight {
   /** By the id of the worker's own: one that a proxy has given may be that of several requests. */
@@ -44,23 +41,9 @@ export interface Flight {
   readonly unnamed: number;
 }
 
-let files = 0;
-
 /** Makes the file. @param elsewhere a directory for systems without one in memory @throws the system's error */
 export function openFlightFile(elsewhere: string): number {
-  files += 1;
-  const name = `master-agent-${process.pid}-${files}.flight`;
-  let path = join(MEMORY_DIR, name);
-  let fd: number;
-  try {
-    fd = openSync(path, 'wx+', 0o600);
-  } catch {
-    path = join(elsewhere, name);
-    fd = openSync(path, 'wx+', 0o600);
-  }
-  unlinkSync(path);
-  ftruncateSync(fd, FILE_BYTES);
-  return fd;
+  return openMemoryFile(FILE_BYTES, elsewhere);
 }
 
 /** Milliseconds of the monotonic clock, which all processes of a machine share. */

@@ -12,6 +12,8 @@ import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 export const WORKER_VARIABLE = 'MASTER_AGENT_WORKER';
 /** A worker's descriptor of the file that says what it has in flight. */
 export const FLIGHT_FD = 4;
+/** A worker's descriptor of the file that says how many connections each of several has. */
+export const SHARES_FD = 5;
 /** How often a worker shows that its loop turns. */
 export const BEAT_MS = 1_000;
 
@@ -62,6 +64,8 @@ export type FromWorker =
   | { readonly type: 'failed'; readonly message: string; readonly exitCode: ExitCode }
   /** Once a second: a loop that turns, and what it is doing. */
   | { readonly type: 'beat'; readonly status: BackendStatus }
+  /** Comes with a connection that another worker has more room for. */
+  | { readonly type: 'passed on' }
   /** Of a connection it was handed: it is the worker's now. */
   | { readonly type: 'taken'; readonly number: number }
   /** Comes back for a call; `status` is fresh. */

@@ -1,22 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { Config } from '../../config/settings.ts';
 import { messageOf } from '../../error.ts';
 import { ExitCode, StartError } from '../../exit-code.ts';
 import { within } from '../../platform/deadline.ts';
+import type { Plan } from './plan.ts';
 import type { StartFailure, WorkerHandle } from './worker-handle.ts';
 
 /** A worker that dies before it is ready, without a word, is tried so often. */
 const MOST_ATTEMPTS = 5;
 const FIRST_BACKOFF_MS = 100;
 const LONGEST_BACKOFF_MS = 5_000;
-
-/** What a generation is made of: the settings, and the variables they came from, which its processes are given. */
-export interface Plan {
-  readonly generation: number;
-  readonly config: Config;
-  readonly variables: NodeJS.ProcessEnv;
-}
 
 /** Makes processes, and ends them. */
 export interface Spawner {

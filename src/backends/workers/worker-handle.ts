@@ -1,6 +1,6 @@
 import { type ChildProcess, fork, type SendHandle } from 'node:child_process';
 import { closeSync } from 'node:fs';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/backend.ts';
 import { ExitCode } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
@@ -8,8 +8,17 @@ import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
 import { afterReading, within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
+import { unread } from '../../platform/listen.ts';
 import { type Flight, openFlightFile, readFlight } from './flight-record.ts';
-import type { CallName, Calls, FromWorker, OrderMessage, ToWorker } from './messages.ts';
+import {
+  type CallName,
+  type Calls,
+  type FromWorker,
+  type OrderMessage,
+  type ToWorker,
+  WORKER_VARIABLE,
+} from './messages.ts';
+import type { Plan } from './plan.ts';
 
 /** How long the last words of a process that has ended may take to be read. */
 const LAST_WORDS_MS = 500;
@@ -38,6 +47,8 @@ export interface WorkerEvents {
   cut(requests: readonly CutRequest[]): void;
   /** The ids, of those that begin so, of requests that the audit log has as completed. */
   completed(idsBegin: string): Promise<ReadonlySet<string>>;
+  /** A connection that the others have more room for. */
+  passedOn(socket: Socket, by: WorkerHandle): void;
   /** Connections that were meant for it and have not reached it. */
   returned(sockets: readonly Socket[]): void;
   /** @param was its state until then */
@@ -81,21 +92,24 @@ export class WorkerHandle {
   #flight: number | Flight;
 
   /** @throws the system's error when there can be no new process; some of those errors end the worker instead */
-  constructor(generation: number, env: NodeJS.ProcessEnv, stateDir: string, events: WorkerEvents) {
+  constructor({ generation, config, variables, shares }: Plan, slot: number, events: WorkerEvents) {
     this.generation = generation;
     this.#events = events;
     const [main = ''] = process.argv.slice(1);
-    const flight = openFlightFile(stateDir);
+    const flight = openFlightFile(config.stateDir);
     this.#flight = flight;
     try {
-      this.#child = fork(main, [], { env, stdio: ['ignore', 'inherit', 'inherit', 'ipc', flight] });
+      this.#child = fork(main, [], {
+        env: { ...variables, [WORKER_VARIABLE]: String(slot) },
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc', flight, shares ?? 'ignore'],
+      });
     } catch (error) {
       closeSync(flight);
       throw error;
     }
     const child = this.#child;
     const closed = new Promise<void>((resolve) => child.once('close', resolve));
-    child.on('message', (message: FromWorker) => this.#hear(message));
+    child.on('message', (message: FromWorker, handle: unknown) => this.#hear(message, handle));
     child.on('error', (error) => {
       // A channel that breaks is noticed by the exit. A process that never was has none.
       if (child.pid === undefined) void this.#end(`the worker could not be started: ${error.message}`);
@@ -291,7 +305,7 @@ export class WorkerHandle {
     });
   }
 
-  #hear(message: FromWorker): void {
+  #hear(message: FromWorker, handle: unknown): void {
     this.heardMs = performance.now();
     switch (message.type) {
       case 'ready':
@@ -304,6 +318,10 @@ export class WorkerHandle {
         return;
       case 'beat':
         this.status = message.status;
+        return;
+      case 'passed on':
+        // It may have been closed while it was on its way.
+        if (handle instanceof Socket) this.#events.passedOn(unread(handle), this);
         return;
       case 'taken':
         this.#taken(message.number);

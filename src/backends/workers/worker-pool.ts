@@ -11,10 +11,12 @@ import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
 import type { HeldSocket } from '../../platform/listen.ts';
+import { plural } from '../../plural.ts';
 import { Balancer } from './balancer.ts';
 import { RECORD_MS } from './flight-recorder.ts';
-import { BEAT_MS, type Calls, WORKER_VARIABLE } from './messages.ts';
-import { backOff, type Plan, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
+import { BEAT_MS, type Calls } from './messages.ts';
+import { forgetPlan, type Plan } from './plan.ts';
+import { backOff, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
 import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 
@@ -96,28 +98,29 @@ export class WorkerPool {
   }
 
   /** Starts a generation. @throws StartError when one of it does not become ready; then none of it is left */
-  startGeneration(plan: Plan): Promise<WorkerHandle[]> {
-    return startGeneration(this.#spawner, plan);
+  async startGeneration(plan: Plan): Promise<WorkerHandle[]> {
+    try {
+      return await startGeneration(this.#spawner, plan);
+    } catch (error) {
+      forgetPlan(plan);
+      throw error;
+    }
   }
 
-  #spawn({ generation, variables, config }: Plan, slot: number): WorkerHandle {
-    const file = auditFile(config);
-    const worker = new WorkerHandle(
-      generation,
-      { ...variables, [WORKER_VARIABLE]: String(slot) },
-      config.stateDir,
-      {
-        admin: (request) => this.#host.admin.ask(request),
-        auditLost: (error) => this.#host.auditLost(error),
-        crashed: (broken) => this.#crashed(broken),
-        cut: (requests) => this.#host.cut(requests),
-        completed: async (idsBegin) => (file === undefined ? new Set() : completedLately(file, idsBegin)),
-        returned: (sockets) => {
-          for (const socket of sockets) this.hand(socket);
-        },
-        ended: (gone, was) => this.#ended(gone, was),
+  #spawn(plan: Plan, slot: number): WorkerHandle {
+    const file = auditFile(plan.config);
+    const worker = new WorkerHandle(plan, slot, {
+      admin: (request) => this.#host.admin.ask(request),
+      auditLost: (error) => this.#host.auditLost(error),
+      crashed: (broken) => this.#crashed(broken),
+      cut: (requests) => this.#host.cut(requests),
+      completed: async (idsBegin) => (file === undefined ? new Set() : completedLately(file, idsBegin)),
+      passedOn: (socket, by) => this.#balancer.give(socket, by),
+      returned: (sockets) => {
+        for (const socket of sockets) this.hand(socket);
       },
-    );
+      ended: (gone, was) => this.#ended(gone, was),
+    });
     this.#all.add(worker);
     this.#host.changed();
     void worker.ready.then(() => this.#host.changed());
@@ -159,6 +162,7 @@ export class WorkerPool {
   /** From now on these serve; those that did so far retire. Resolves when what comes goes to the new ones alone. */
   async activate(workers: WorkerHandle[], plan: Plan): Promise<void> {
     const old = this.#serving;
+    if (this.#plan !== undefined) forgetPlan(this.#plan);
     this.#plan = plan;
     this.#failures = 0;
     // Replaced in one step: a connection goes to an old worker before its word to retire, or to a new one.
@@ -301,7 +305,7 @@ export class WorkerPool {
       if (was !== 'cut') {
         const more = lost.unnamed > 0 ? `, ${lost.unnamed} of them not named` : '';
         this.#log.warn(
-          `Worker ${pid} had ${count} requests in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
+          `Worker ${pid} had ${plural(count, 'request')} in flight${more}; what came in its last ${RECORD_MS} ms is not known`,
         );
         this.#host.cut(lost.requests);
       }

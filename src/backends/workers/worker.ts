@@ -28,9 +28,11 @@ import {
   FLIGHT_FD,
   type FromWorker,
   type OrderMessage,
+  SHARES_FD,
   type ToWorker,
   WORKER_VARIABLE,
 } from './messages.ts';
+import { Shares } from './shares.ts';
 
 /** What the audit log gets to be closed, however little is left. */
 const LEAST_AUDIT_MS = 500;
@@ -70,7 +72,7 @@ function shareOf(config: Config, slot: number): Config {
 class Worker {
   readonly #config: Config;
   readonly #log: Logger;
-  readonly #listener = new HandedListener();
+  readonly #listener: HandedListener;
   readonly #lifecycle = new Lifecycle();
   readonly #backend: InProcess;
   readonly #recorder: FlightRecorder;
@@ -101,6 +103,9 @@ class Worker {
       orphanedMs: config.shutdownTimeoutMs + FLUSH_MS,
       failed: (error) => log.error({ err: error }, 'What is in flight is not recorded any more'),
     });
+    const slot = Number(process.env[WORKER_VARIABLE]);
+    const shares = config.workers > 1 ? new Shares(SHARES_FD, slot, config.workers) : undefined;
+    this.#listener = new HandedListener(this.#lifecycle, shares, passOn);
     this.#backend = new InProcess(host, {
       app: config.app ?? {},
       config,
@@ -335,6 +340,13 @@ function orderOf({ reason, orderedAtMs, lockInMs, deadlineInMs }: OrderMessage):
     lockAtMs: nowMs + lockInMs,
     deadlineMs: nowMs + deadlineInMs,
   };
+}
+
+/** This process keeps its copy until the other has been sent: a connection that cannot be passed on is served here. */
+function passOn(socket: Socket, failed: () => void): void {
+  const message: FromWorker = { type: 'passed on' };
+  if (!process.connected || process.send === undefined) failed();
+  else process.send(message, socket, { keepOpen: true }, (error) => (error ? failed() : socket.destroy()));
 }
 
 function tell(message: FromWorker): void {

@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:net';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { type Config, ConfigError, frozenDifferences } from '../../config/settings.ts';
+import { assertReloadable, type Config } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -25,14 +25,16 @@ import {
   urlOf,
 } from '../../platform/listen.ts';
 import { closeAcceptQueue } from '../accept-queue.ts';
+import { ACCEPT_OPTIONS } from './handed-listener.ts';
 import { BEAT_MS } from './messages.ts';
+import { makePlan } from './plan.ts';
 import { latestLoop, sumClosed, sumRejected, sumTallies } from './totals.ts';
 import { UNCLOSED, type WorkerHandle } from './worker-handle.ts';
 import { WorkerPool } from './worker-pool.ts';
 
 /**
- * Worker processes, each with the application and its HTTP server. This process accepts for them and gives each its
- * share. A single worker accepts by itself, from a socket held here: while it is replaced, clients wait in that socket.
+ * Worker processes, each with the application and its HTTP server. They accept by themselves, from a socket held here:
+ * while one is replaced, clients wait in that socket. Where Node cannot hold one, this process accepts for them.
  */
 export class Workers implements Backend {
   readonly #pool: WorkerPool;
@@ -40,7 +42,7 @@ export class Workers implements Backend {
   readonly #server: Server;
   #settings: Settings;
   #accepted = 0;
-  /** Where the one worker accepts that does so itself. */
+  /** Where the workers accept. */
   #where: string | undefined;
   #watch: NodeJS.Timeout | undefined;
   /** Those that a stop ends. */
@@ -49,9 +51,7 @@ export class Workers implements Backend {
   constructor(host: Host, settings: Settings) {
     this.#settings = settings;
     this.#pool = new WorkerPool(host);
-    // As node:http has it for its own: without noDelay small pieces of an answer wait for the client's acknowledgement.
-    const options = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true };
-    this.#server = createServer(options, (socket) => {
+    this.#server = createServer(ACCEPT_OPTIONS, (socket) => {
       this.#accepted += 1;
       this.#pool.hand(socket);
     });
@@ -81,13 +81,13 @@ export class Workers implements Backend {
 
   async start(audit: AuditLog | undefined): Promise<void> {
     this.#pool.use(audit);
-    const plan = { generation: 1, ...this.#settings };
+    const plan = makePlan(1, this.#settings);
     await this.#pool.activate(await this.#pool.startGeneration(plan), plan);
   }
 
   async open(): Promise<void> {
-    const { host, port, workers, startTimeoutMs } = this.#config;
-    const socket = workers === 1 ? await holdSocket(host, port) : undefined;
+    const { host, port, startTimeoutMs } = this.#config;
+    const socket = await holdSocket(host, port);
     if (socket === undefined) await this.#accept();
     else {
       const result = await this.#pool.listen(socket, startTimeoutMs);
@@ -141,18 +141,13 @@ export class Workers implements Backend {
   }
 
   /** New workers with the code and the settings on disk; the old ones retire when all new ones are ready. */
-  async reload(settings: Settings): Promise<'Reloaded'> {
-    const frozen = frozenDifferences(this.#config, settings.config, 'workers');
-    if (frozen.length > 0)
-      throw new ConfigError(frozen.map((name) => `${name}: want a restart to change it`));
-    const plan = { generation: this.generation + 1, ...settings };
+  async reload(settings: Settings): Promise<'code and settings'> {
+    assertReloadable(this.#config, settings.config, 'workers');
+    const plan = makePlan(this.generation + 1, settings);
     const workers = await this.#pool.startGeneration(plan);
     this.#settings = settings;
-    // What several share is accepted here.
-    const socket = workers.length > 1 ? this.#pool.takeSocket() : undefined;
-    if (socket !== undefined) this.#server.listen(socket.handle);
     await this.#pool.activate(workers, plan);
-    return 'Reloaded';
+    return 'code and settings';
   }
 
   reopen(): void {
