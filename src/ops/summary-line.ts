@@ -1,6 +1,6 @@
 import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import { escapeControl } from '../platform/escape-control.ts';
 import { plural } from '../plural.ts';
-import { escapeControl } from './escape-control.ts';
 import type { Status } from './status.ts';
 
 /** What a drain waits for, in one line: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */

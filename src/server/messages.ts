@@ -1,6 +1,7 @@
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Exchange } from './exchange.ts';
+import { newId } from './request-id.ts';
 
 // As node:http's types have it.
 // biome-ignore lint/suspicious/noExplicitAny: a listener takes what its event brings
@@ -75,10 +76,49 @@ export class GatedRequest extends IncomingMessage {
 /** Since Node 24, `end` writes the head, the text and the end at once. */
 const ENDS_AT_ONCE = Number.parseInt(process.versions.node, 10) >= 24;
 
+declare module 'node:http' {
+  interface ServerResponse {
+    /** Writes out the head, behind `writeHead` and every other way to one. */
+    _storeHeader(firstLine: string, headers: Fields): void;
+  }
+}
+
+/** What node:http is given as a head's fields: by name, as a list, or as it keeps those that were set one by one. */
+type Fields = Readonly<Record<string, unknown>> | readonly unknown[] | null | undefined;
+
+const { _storeHeader: store } = ServerResponse.prototype;
+
+/**
+ * Puts the request's id into each answer, behind the status line. Set as a field it would cost a request 0.8 µs instead of
+ * 0.02, because node:http then keeps all fields in an object. A handler that sets the field itself keeps its own.
+ */
+function storeHeader(this: GatedResponse, firstLine: string, headers: Fields): void {
+  const first = namesId(headers) ? firstLine : `${firstLine}X-Request-Id: ${this.id || newId()}\r\n`;
+  store.call(this, first, headers);
+}
+
+function namesId(headers: Fields): boolean {
+  if (!Array.isArray(headers)) {
+    for (const name in headers) if (isIdName(name)) return true;
+    return false;
+  }
+  const isFlat = !Array.isArray(headers[0]);
+  return headers.some((entry, at) => (isFlat ? at % 2 === 0 && isIdName(entry) : isIdName(entry[0])));
+}
+
+/** Most names end at the first comparison. */
+function isIdName(name: string): boolean {
+  return name.length === 12 && (name.charCodeAt(0) | 0x20) === 0x78 && name.toLowerCase() === 'x-request-id';
+}
+
 /** A response that knows what it answers. */
 export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
   /** Set when its request was admitted. */
   exchange: Exchange | undefined = undefined;
+  /** Its request's; empty for what node:http answers by itself. */
+  id = '';
+  /** An own property, because a framework may give the response another prototype. */
+  override _storeHeader = storeHeader;
 
   /** A last text leaves together with the head, in one write without a list of parts. */
   override end(...args: unknown[]): this {

@@ -12,6 +12,8 @@ import { holdAnswer } from './hold-answer.ts';
 import { hasValidHost } from './host.ts';
 import { GatedRequest, GatedResponse } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
+import { newId } from './request-id.ts';
+import { RequestWatch, type WatchParts } from './request-watch.ts';
 import { errorBody, sendError } from './response.ts';
 import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
 
@@ -27,7 +29,7 @@ export interface ServerLimits {
 
 const { emit } = GatedResponse.prototype;
 
-export interface ServerParts extends ServerContext {
+export interface ServerParts extends ServerContext, WatchParts {
   readonly gate: Gate;
   readonly connections: Connections;
   readonly router: Router;
@@ -56,7 +58,8 @@ const DROPPED_SUMMARY_MS = 1_000;
  * gate and the router to a handler. `end` is the other end of each request.
  */
 export function createHttpServer(parts: ServerParts, limits: ServerLimits): GatedServer {
-  const { gate, connections, router, requestAudit } = parts;
+  const { gate, connections, router, requestAudit, proxies } = parts;
+  const watch = new RequestWatch(parts);
 
   /** Hears the end of a response without a listener for each, also when a framework gives the response other methods. */
   function hear(this: GatedResponse, event: string | symbol, ...args: unknown[]): boolean {
@@ -153,18 +156,20 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     connection.judge();
     response.emit = hear;
     if (!gate.admit()) {
-      gate.refuse(connection, response);
+      response.id = proxies.idOf(connection.peer, response.req) ?? newId();
+      watch.refused(response, connection.peer, gate.refuse(connection, response));
       return;
     }
-    const exchange = new Exchange(response.req, response, connection.client, parts);
+    const exchange = new Exchange(response.req, response, connection.peer, parts);
     response.exchange = exchange;
+    response.id = exchange.id;
     connection.begin(exchange);
     if (asksClientsToLeave()) connection.announceClose();
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
     if (requestAudit.isStrict) holdAnswer(exchange, response, requestAudit);
-    serve(exchange, response);
+    watch.serve(exchange, serve, response);
   }
 
   /** Whether the last answer on each connection asks its client to come back on another one. */
@@ -195,6 +200,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     if (outcome === undefined) return;
     connections.outcomes[outcome] += 1;
     requestAudit.ended(exchange, outcome, nowMs);
+    watch.ended(exchange, outcome, nowMs);
     connection.remove(exchange);
     gate.answer(connection);
   }
@@ -233,15 +239,13 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     }
     const connection = connections.arrived(request);
     if (connection === undefined) return;
-    const exchange = new Exchange(request, undefined, connection.client, parts);
+    const exchange = new Exchange(request, undefined, connection.peer, parts);
     connection.begin(exchange);
-    if (!requestAudit.isStrict) void exchange.runUpgrade(taker, stream, head);
-    else {
-      void requestAudit.keep(exchange, false, 101).then((kept) => {
-        if (kept) void exchange.runUpgrade(taker, stream, head);
-        else request.socket.destroy();
-      });
-    }
+    const run = (): void =>
+      watch.serve(exchange, () => void exchange.runUpgrade(taker, stream, head), undefined);
+    if (!requestAudit.isStrict) run();
+    else
+      void requestAudit.keep(exchange, false, 101).then((kept) => (kept ? run() : request.socket.destroy()));
   }
 
   /**
@@ -255,9 +259,7 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.current?.response?.emit('drain'));
     const ambiguity = ambiguityOf(request);
-    connection.endAfterLatest(
-      ambiguity === undefined ? step : () => answerMalformed(gate, connection, ambiguity),
-    );
+    connection.endAfterLatest(ambiguity === undefined ? step : () => answerMalformed(connection, ambiguity));
     if (asksClientsToLeave()) connection.announceClose();
   }
 
@@ -282,8 +284,26 @@ export function createHttpServer(parts: ServerParts, limits: ServerLimits): Gate
       }
       end(connection, broken);
     }
-    connection.endAfterLatest(() => answerMalformed(gate, connection, error));
+    connection.endAfterLatest(() => answerMalformed(connection, error));
     if (asksClientsToLeave()) connection.announceClose();
+  }
+
+  /** Answers, by hand, what node:http has given up, and ends the connection. */
+  function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): void {
+    const id = newId();
+    // What was read as a request is refused as one.
+    if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection, id);
+    else {
+      const status = statusOf(error);
+      const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
+      connection.socket.write(
+        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nX-Request-Id: ${id}\r\n` +
+          `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+          `Date: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n${body}`,
+      );
+      watch.malformed(id, connection.peer, status);
+    }
+    connection.close();
   }
 
   /** A response on a socket that node:http has let go of, for CONNECT and for upgrades that are not taken. */
@@ -314,22 +334,6 @@ export function applyLimits(server: Server, limits: ServerLimits): void {
   const most = Math.min(limits.maxConnections || Number.POSITIVE_INFINITY, mostConnections());
   if (Number.isFinite(most)) server.maxConnections = most;
   else Reflect.deleteProperty(server, 'maxConnections');
-}
-
-/** Answers, by hand, what node:http has given up, and ends the connection. */
-function answerMalformed(gate: Gate, connection: Connection, error: NodeJS.ErrnoException): void {
-  // What was read as a request is refused as one.
-  if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection);
-  else {
-    const status = statusOf(error);
-    const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
-    connection.socket.write(
-      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\nDate: ${new Date().toUTCString()}\r\n` +
-        `Connection: close\r\n\r\n${body}`,
-    );
-  }
-  connection.close();
 }
 
 /**

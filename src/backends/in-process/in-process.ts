@@ -43,6 +43,7 @@ export interface InProcessOptions {
   readonly recorder?: ServerContext['recorder'];
   /** Has the application's own signal handlers; where the service takes no signals, nobody holds them back. */
   readonly signals?: SignalTrap | undefined;
+  readonly isRehearsal?: boolean;
 }
 
 /** The application and its HTTP server, in this process. */
@@ -67,13 +68,14 @@ export class InProcess implements Backend {
   #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
   #endStallWatch: () => void = () => undefined;
 
-  constructor(host: Host, { app, config, listener, recorder, signals }: InProcessOptions) {
+  constructor(host: Host, { app, config, listener, recorder, signals, isRehearsal }: InProcessOptions) {
     this.#host = host;
     this.#source = app;
     this.#config = config;
     this.#signals = signals;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
-    const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
+    const { lifecycle, log, proxies } = host;
+    const context = { lifecycle, log, proxies, inFlight: this.#inFlight };
     this.#gate = new Gate(
       { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
@@ -85,7 +87,9 @@ export class InProcess implements Backend {
         connections: this.#connections,
         router: this.#router,
         accepting: () => this.#listener.accepting,
+        logsAccess: () => this.#config.accessLog === 'on',
         recorder,
+        isRehearsal,
         requestAudit: this.#requestAudit,
       },
       config,

@@ -167,7 +167,7 @@ export class WorkerHandle {
     if (this.status !== undefined && performance.now() - this.heardMs < FRESH_MS)
       return this.status.in_flight;
     const { requests, unnamed } = this.#noted;
-    return { count: requests.length + unnamed, oldest: requests };
+    return { count: requests.size + unnamed, oldest: [...requests.values()] };
   }
 
   get #noted(): Flight {
@@ -381,16 +381,16 @@ export class WorkerHandle {
   /** What its end has cut, which is not what the audit log has as completed. */
   async #cutShort(reason: string): Promise<WorkerHandle['lost']> {
     const { requests, unnamed } = this.#noted;
-    const [first] = requests;
+    const [first] = requests.keys();
     let completed: ReadonlySet<string> = new Set();
     if (first !== undefined) {
-      const reading = this.#events.completed(first.id.slice(0, first.id.indexOf('-') + 1)).then((ids) => {
+      const reading = this.#events.completed(first.slice(0, first.indexOf('-') + 1)).then((ids) => {
         completed = ids;
       });
       await within(RECORDS_MS, reading).catch(() => undefined);
     }
-    const cut = requests.filter(({ id }) => !completed.has(id));
-    return { requests: cut.map((request) => ({ ...request, reason })), unnamed };
+    const cut = [...requests].filter(([ownId]) => !completed.has(ownId));
+    return { requests: cut.map(([, request]) => ({ ...request, reason })), unnamed };
   }
 }
 
