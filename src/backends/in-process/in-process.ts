@@ -233,16 +233,15 @@ export class InProcess implements Backend {
   }
 
   async drainAcceptQueue(): Promise<number> {
-    if (this.#listener.accepting) {
-      this.hold();
-      await this.#listener.closeQueue(() => this.#connections.arrivals);
-    }
+    await this.closeQueue();
     return this.release();
   }
 
-  /** Keeps refusals back. */
-  hold(): void {
+  /** Keeps refusals back, accepts what is queued, and then no more. */
+  async closeQueue(): Promise<void> {
+    if (!this.#listener.accepting) return;
     this.#gate.hold();
+    await this.#listener.closeQueue(() => this.#connections.arrivals);
   }
 
   /** Answers what was held, and what still comes. @returns how many requests are in flight after that */

@@ -26,7 +26,7 @@ const LAST_WORDS_MS = 500;
 const COUNT_MS = 250;
 /** How long a worker may take to cut what it has. One that has not answered then is blocked. */
 const CUT_MS = 500;
-/** How long the quiet tail of a worker may take. One that has not answered then is blocked, and `close` ends it. */
+/** How long the emptying of its queue, or its quiet tail, may take a worker. One that has not answered then is blocked, and `close` ends it. */
 const RELEASE_MS = 1_000;
 /** What a worker may take to end, of what it is given to close; and once more when it was killed. */
 const END_MS = 500;
@@ -260,8 +260,8 @@ export class WorkerHandle {
     return { requests, unnamed: count - requests.length, blocked: true };
   }
 
-  hold(): void {
-    this.tell({ type: 'hold' });
+  async closeQueue(): Promise<void> {
+    if (this.#hasServed) await within(RELEASE_MS, this.#call('closeQueue', undefined));
   }
 
   async release(): Promise<number> {

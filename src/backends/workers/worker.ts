@@ -177,9 +177,6 @@ class Worker {
       case 'stop ordered':
         this.#lifecycle.orderStop(orderOf(message.order));
         return;
-      case 'hold':
-        this.#backend.hold();
-        return;
       case 'reopen':
         this.#audit?.reopen();
         return;
@@ -212,7 +209,11 @@ class Worker {
       return undefined;
     },
     cut: () => this.#backend.cut(),
-    release: () => this.#backend.drainAcceptQueue(),
+    closeQueue: async () => {
+      await this.#backend.closeQueue();
+      return undefined;
+    },
+    release: () => this.#backend.release(),
     close: (limits) => {
       this.#closing ??= this.#close(limits);
       return this.#closing;

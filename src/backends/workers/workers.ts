@@ -178,12 +178,15 @@ export class Workers implements Backend {
     };
   }
 
-  /** While the workers keep their answers back, what is queued is accepted and handed over. */
+  /**
+   * Nobody answers before all have stopped accepting: a client whose answer has come opens its next connection at once,
+   * and would be reset by whoever closes the listening socket last.
+   */
   async drainAcceptQueue(): Promise<number> {
-    for (const worker of this.#stopping) worker.hold();
+    // Nothing is read from this end of it, so it must not be the last one.
+    this.#pool.takeSocket()?.close();
+    await Promise.all(this.#stopping.map((worker) => worker.closeQueue()));
     await closeAcceptQueue(this.#server, () => this.#accepted);
-    // Before the worker that listens on it: its own end of it has to be the last one, for what is queued until then.
-    this.#close();
     this.#pool.dropWaiting();
     const counts = await Promise.all(this.#stopping.map((worker) => worker.release()));
     return counts.reduce((sum, count) => sum + count, 0);
