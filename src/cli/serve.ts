@@ -49,7 +49,7 @@ export async function run(args: readonly string[], signals: SignalTrap): Promise
 async function serve(signals: SignalTrap, app: string | undefined): Promise<ExitCode> {
   let pidFile: string | undefined;
   try {
-    const { config, variables } = configure(app);
+    const { config, variables } = configureOrWarn(app);
     const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
     const warn = (): void => {
       for (const doubt of environmentDoubts()) log.warn(doubt);
@@ -99,6 +99,17 @@ async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(
   return (host) => new Workers(host, settings);
 }
 
+/** A misspelled name is often the other half of a mistake. @throws ConfigError */
+function configureOrWarn(app: string | undefined): Settings {
+  try {
+    return configure(app);
+  } catch (error) {
+    const log = logOfFailure();
+    for (const doubt of environmentDoubts()) log.warn(doubt);
+    throw error;
+  }
+}
+
 /** The settings, and the variables for workers with what was decided here filled in. */
 function configure(app: string | undefined): Settings {
   const given = readEnvironment();
@@ -140,14 +151,19 @@ function claimPidFile(file: string, stateDir: string, log: Logger): void {
   }
 }
 
-/** Says why there is no service, on standard error, one line for each mistake. */
-function explain(error: unknown): ExitCode {
+/** On standard error, with the format that was asked for if that can be told. */
+function logOfFailure(): Logger {
   const { LOG_FORMAT } = process.env;
   const format = formatOf(
     LOG_FORMATS.find((name) => name === LOG_FORMAT),
     process.stderr.isTTY,
   );
-  const log = createLogger({ level: 'info', format, fd: 2 });
+  return createLogger({ level: 'info', format, fd: 2 });
+}
+
+/** Says why there is no service, one line for each mistake. */
+function explain(error: unknown): ExitCode {
+  const log = logOfFailure();
   if (error instanceof ConfigError) {
     for (const mistake of error.mistakes) log.fatal(mistake);
     return ExitCode.Config;

@@ -41,7 +41,7 @@ export interface Backend {
   /** Resolves when nothing is in flight. Without fail-safe there may be something again later. */
   drained(): Promise<void>;
   /** Ends what is in flight, by force. */
-  cut(): Promise<Cut>;
+  cut(reason: string): Promise<Cut>;
   /** Answers what is still on its way and closes the listening socket. @returns how many are in flight after that */
   drainAcceptQueue(): Promise<number>;
   /** Stops the application and ends the connections that are left. */

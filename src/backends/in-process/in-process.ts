@@ -219,10 +219,10 @@ export class InProcess implements Backend {
     return this.#inFlight.drained();
   }
 
-  async cut(): Promise<Cut> {
+  async cut(reason: string): Promise<Cut> {
     const count = this.#inFlight.count;
     const exchanges = [...this.#connections.exchanges()];
-    const requests = exchanges.map((exchange) => this.#cutExchange(exchange, 'the time is over'));
+    const requests = exchanges.map((exchange) => this.#cutExchange(exchange, reason));
     return { requests, unnamed: Math.max(0, count - requests.length) };
   }
 
@@ -290,7 +290,7 @@ export class InProcess implements Backend {
     const byMs = performance.now() + ms;
     const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
     const names = handlers.map(({ name }) => name).join(', ');
-    if (names !== '') log.info(`The application's own handlers were held back and run now: ${names}`);
+    if (names !== '') log.info(`The application's own handlers were held back and have run: ${names}`);
     const handlersMs = Math.max(ms - LEAST_STOP_MS, LEAST_STOP_MS);
     const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
     const leftMs = Math.max(byMs - performance.now(), LEAST_STOP_MS);

@@ -40,7 +40,8 @@ export interface Calls {
   retire: { readonly argument: undefined; readonly result: undefined };
   lock: { readonly argument: OrderMessage; readonly result: number };
   drained: { readonly argument: undefined; readonly result: undefined };
-  cut: { readonly argument: undefined; readonly result: Cut };
+  /** The argument says why, for people. */
+  cut: { readonly argument: string; readonly result: Cut };
   /** Keep answers back, and empty the queue of the socket that it listens on. Comes back when no more is accepted. */
   closeQueue: { readonly argument: undefined; readonly result: undefined };
   /** Answer what was held, and what still comes. Comes back with how many requests are in flight after that. */

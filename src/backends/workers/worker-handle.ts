@@ -241,10 +241,10 @@ export class WorkerHandle {
   }
 
   /** One that does not answer is blocked, and killed: what it had in flight it has noted. */
-  async cut(): Promise<Cut & { readonly blocked: boolean }> {
+  async cut(reason: string): Promise<Cut & { readonly blocked: boolean }> {
     if (!this.#hasServed) return { requests: [], unnamed: 0, blocked: false };
     let cut: Cut | undefined;
-    const answered = this.#call('cut', undefined).then((result) => {
+    const answered = this.#call('cut', reason).then((result) => {
       cut = result;
     });
     await within(CUT_MS, answered);
@@ -254,7 +254,7 @@ export class WorkerHandle {
     this.state = 'cut';
     this.kill();
     await within(REAP_MS, this.ended);
-    const { requests } = this.lost;
+    const requests = this.lost.requests.map((request) => ({ ...request, reason }));
     // What blocks it is at least one piece of work; what the application holds is in no note.
     const count = Math.max(requests.length + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
     return { requests, unnamed: count - requests.length, blocked: true };
@@ -370,8 +370,7 @@ export class WorkerHandle {
     const untaken = [...this.#onTheirWay.values()];
     this.#onTheirWay.clear();
     if (this.closed === undefined && this.readyMs !== undefined) {
-      const reason = was === 'cut' ? 'the time is over' : `worker ${this.pid} ended ${this.end}`;
-      this.lost = await this.#cutShort(reason);
+      this.lost = await this.#cutShort(`worker ${this.pid} ended ${this.end}`);
     }
     this.#ended.resolve();
     this.#events.ended(this, was);

@@ -208,7 +208,7 @@ class Worker {
       await this.#backend.drained();
       return undefined;
     },
-    cut: () => this.#backend.cut(),
+    cut: (reason) => this.#backend.cut(reason),
     closeQueue: async () => {
       await this.#backend.closeQueue();
       return undefined;

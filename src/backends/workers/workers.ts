@@ -170,8 +170,8 @@ export class Workers implements Backend {
     await Promise.all(this.#stopping.map((worker) => worker.drained()));
   }
 
-  async cut(): Promise<Cut> {
-    const cuts = await this.#pool.cutAll();
+  async cut(reason: string): Promise<Cut> {
+    const cuts = await this.#pool.cutAll(reason);
     return {
       requests: cuts.flatMap(({ requests }) => requests),
       unnamed: cuts.reduce((sum, { unnamed }) => sum + unnamed, 0),
