@@ -7,7 +7,7 @@ run stop status: export PID_FILE := $(PID_FILE)
 .PHONY: help build run stop status test test-node test-matrix test-e2e test-torture test-all coverage check bench clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  APP=path/of/app.mjs make run   serves an application; node dist/main.js --help lists the settings"
 

@@ -1,12 +1,13 @@
 /**
  * What the audit log costs: requests per second of one JSON route with `batched` and `strict`, beside the same service
- * with AUDIT_LOG=off; what group commit reaches; and how fast verify-audit walks a log.
+ * with AUDIT_LOG=off; what group commit reaches; what `strict` leaves to one client at a time of what the disk allows;
+ * and how fast verify-audit walks a log.
  *
  * As in throughput.ts all servers are up at once, one is loaded at a time in short rounds whose order turns, and what
  * is compared is the ratio to `off` within the same round. How much `strict` costs is above all a matter of the disk.
  */
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -35,6 +36,7 @@ type Mode = (typeof MODES)[number];
 
 const load = loadavg()[0] ?? 0;
 const dir = mkdtempSync(join(tmpdir(), 'master-agent-bench-audit-'));
+const alone: { perSecond: number; disk: number }[] = [];
 const results: Record<Mode, Round[]> = { off: [], batched: [], strict: [] };
 try {
   const servers = await Promise.all(MODES.map(async (mode) => ({ mode, server: await start(mode) })));
@@ -47,6 +49,11 @@ try {
         results[mode].push(await playRound(server, { connections, seconds }));
     }
     const after = verify([logOf('strict')]);
+    const strict = servers.find(({ mode }) => mode === 'strict')?.server;
+    for (let round = 0; round < rounds && strict !== undefined; round += 1) {
+      const { perSecond } = await playRound(strict, { connections: 1, seconds });
+      alone.push({ perSecond, disk: syncsPerSecond() });
+    }
     report(
       { seals: after.seals - before.seals, records: after.records - before.records },
       [2_000, 50].map((records) => ({ records, ...walk(records) })),
@@ -56,6 +63,20 @@ try {
   }
 } finally {
   rmSync(dir, { recursive: true, force: true });
+}
+
+/** How often the disk takes as much as one record and its seal, and says that it is there, in a round. */
+function syncsPerSecond(): number {
+  const fd = openSync(join(dir, 'disk'), 'a');
+  const bytes = Buffer.alloc(500, 0x20);
+  const startedMs = performance.now();
+  let syncs = 0;
+  for (; performance.now() - startedMs < seconds * 1000; syncs += 1) {
+    writeSync(fd, bytes);
+    fdatasyncSync(fd);
+  }
+  closeSync(fd);
+  return (syncs * 1000) / (performance.now() - startedMs);
 }
 
 function logOf(mode: Mode): string {
@@ -138,6 +159,13 @@ function report(
   );
   console.log(
     `\nGroup commit in strict: ${syncs.perSecond.toFixed(0)} syncs/s, ${syncs.records.toFixed(1)} records a sync.`,
+  );
+  console.log(
+    `\nOne client at a time in strict: ${median(alone.map(({ perSecond }) => perSecond)).toFixed(0)} requests/s; the disk alone takes ` +
+      `${median(alone.map(({ disk }) => disk)).toFixed(0)} syncs/s. Ratio ${medianAndSpread(
+        alone.map(({ perSecond, disk }) => perSecond / disk),
+        2,
+      )}.\n`,
   );
   for (const { records, megabytes, perSecond } of walks) {
     console.log(

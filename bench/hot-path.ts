@@ -7,7 +7,7 @@
  * The best batch is the one that nothing else on the machine has disturbed.
  */
 import { once } from 'node:events';
-import { IncomingMessage, type ServerResponse } from 'node:http';
+import { IncomingMessage, ServerResponse } from 'node:http';
 import { type AddressInfo, Socket } from 'node:net';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,6 +45,8 @@ const { InFlight } = await load<typeof import('../src/server/in-flight.ts')>('se
 const { RequestAudit } =
   await load<typeof import('../src/server/request-audit.ts')>('server/request-audit.js');
 const { Router } = await load<typeof import('../src/server/router.ts')>('server/router.js');
+const { TrustedProxies } =
+  await load<typeof import('../src/server/trusted-proxies.ts')>('server/trusted-proxies.js');
 const { Tally } = await load<typeof import('../src/server/tally.ts')>('server/tally.js');
 const { FlightRecorder } = await load<typeof import('../src/backends/workers/flight-recorder.ts')>(
   'backends/workers/flight-recorder.js',
@@ -71,10 +73,18 @@ for (const noun of ['orders', 'customers', 'files', 'reports', 'users', 'items',
   router.get(`/${noun}`, () => undefined).post(`/${noun}`, () => undefined);
   router.get(`/${noun}/:id`, () => undefined).get(`/${noun}/:id/lines/:line`, () => undefined);
 }
-const around = { lifecycle, inFlight, log };
+const proxies = new TrustedProxies(undefined);
+const around = { lifecycle, inFlight, log, proxies };
 const requestAudit = new RequestAudit();
 const gate = new Gate({ ...around, connections, requestAudit }, config);
-const parts = { ...around, gate, connections, accepting: () => true, requestAudit };
+const parts = {
+  ...around,
+  gate,
+  connections,
+  accepting: () => true,
+  logsAccess: () => false,
+  requestAudit,
+};
 const { server } = createHttpServer(parts, router, config);
 lifecycle.to('running');
 
@@ -97,6 +107,8 @@ const recorder = new FlightRecorder({
 });
 /** Keeps the optimiser from dropping what nobody reads. */
 const kept: { value: unknown } = { value: undefined };
+
+const HEAD = { 'Content-Type': 'application/json; charset=utf-8', 'Content-Length': 17 };
 
 /** What is measured: each is called with the number of times it has to do its work. */
 const subjects: Readonly<Record<string, (times: number) => void>> = {
@@ -135,7 +147,19 @@ const subjects: Readonly<Record<string, (times: number) => void>> = {
   'flight recorder: begin, end': (times) => {
     for (let n = 0; n < times; n += 1) {
       const url = targets.fixed[n] as string;
-      recorder.end(recorder.begin({ number: n + 1, method: 'GET', url, startedMs: n }));
+      recorder.end(recorder.begin({ number: n + 1, givenId: undefined, method: 'GET', url, startedMs: n }));
+    }
+  },
+  "head: node:http's and the id": (times) => {
+    for (let n = 0; n < times; n += 1) {
+      response._storeHeader('HTTP/1.1 200 OK\r\n', HEAD);
+      Reflect.set(response, '_header', null);
+    }
+  },
+  "head: node:http's": (times) => {
+    for (let n = 0; n < times; n += 1) {
+      ServerResponse.prototype._storeHeader.call(response, 'HTTP/1.1 200 OK\r\n', HEAD);
+      Reflect.set(response, '_header', null);
     }
   },
   'tally: count': (times) => {

@@ -15,10 +15,10 @@ import { checkRoutes, playAll, type Verdict } from '../test/conformance/suite.ts
 import { table } from '../test/support/figures.ts';
 import { findPeers, type Peer } from './peers/find.ts';
 import { draw, type Theme } from './picture.ts';
+import { writeResults } from './results.ts';
 
 const BENCH = fileURLToPath(new URL('.', import.meta.url));
 const PEERS = join(BENCH, 'peers');
-const RESULTS = join(BENCH, 'RESULTS.md');
 /** What RESULTS.md is made of, so that one server can be judged anew. */
 const VERDICTS = join(PEERS, 'verdicts.json');
 
@@ -56,7 +56,7 @@ for (const peer of peers) {
   judged.push(kept ?? (await judge(peer)));
 }
 writeFileSync(VERDICTS, `${JSON.stringify(judged.map(withoutCommand), undefined, 2)}\n`);
-writeFileSync(RESULTS, results(judged));
+writeResults('peers', results(judged));
 await picture(judged.filter(({ verdicts }) => verdicts.length > 0));
 
 /** The command names places on this machine. */
@@ -106,7 +106,7 @@ function results(judged: readonly Judged[]): string {
     ]),
   );
   return [
-    '# What servers do when they are told to stop',
+    '## What servers do when they are told to stop',
     `Written by \`npm run peers\` on ${new Date().toISOString().slice(0, 10)}: ${SCENARIOS.length} scenarios, each once, against each server, used as its own\n` +
       'documentation advises. `docs/judging-a-server.md` says what the promises mean and how to judge a server of your own;\n' +
       '`master-agent conformance --list` has the ideal of each scenario. A library that closes connections instead of refusing\n' +
@@ -114,9 +114,9 @@ function results(judged: readonly Judged[]): string {
     `Machine: ${availableParallelism()} cores, ${type()} ${release().split('-')[0]}, Node ${process.version}, load average ${loadBefore.toFixed(1)} at the start.`,
     summary,
     `<picture><source media="(prefers-color-scheme: dark)" srcset="pictures/matrix-dark.svg"><img src="pictures/matrix-light.svg" alt="The verdicts below as a grid: one row for each server, one column for each scenario"></picture>`,
-    '## Versions',
+    '### Versions',
     judged.map(({ name, version }) => `- ${name}: ${version}`).join('\n'),
-    '## Each scenario',
+    '### Each scenario',
     played.map(({ name }, index) => `${String.fromCharCode(65 + index)}: ${name}`).join(', '),
     matrix,
     '## What the failures looked like',

@@ -114,7 +114,7 @@ async function picture(): Promise<void> {
     .map(({ name, ratios, ratio }) => ({
       ...{ server: `${name}  ${ratio.toFixed(2)}`, ratio },
       ...{ low: quantile(ratios, 0.25), high: quantile(ratios, 0.75) },
-      ours: name === 'master-agent',
+      ours: name.startsWith('master-agent'),
     }));
   const server = { field: 'server', type: 'nominal' as const, title: null, sort: null };
   await draw('throughput', (theme) => ({

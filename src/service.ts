@@ -28,9 +28,12 @@ const ending = new AbortController();
 export interface ServiceOptions {
   /** The routes, and what they need. Without it the service has its own routes alone. */
   readonly app?: App;
-  /** Settings by property (`shutdownTimeoutMs: 5000`); the rest have their defaults. The environment is not read. */
+  /** Settings by property (`shutdownTimeoutMs: 5000`); the rest have their defaults. Of the environment, only `LOG_LEVEL` is read. */
   readonly config?: Partial<Config>;
-  /** Default: one made from `logLevel` and `logFormat`. */
+  /**
+   * A pino logger of your own: its level, format and destination are yours. Default: one that writes to standard output,
+   * with `logLevel` (else `LOG_LEVEL` of the environment) and `logFormat`.
+   */
   readonly log?: Logger;
   /**
    * Whether SIGTERM, SIGINT, SIGHUP and crashes are the service's: the process then ends with it, by the exit code of
@@ -50,7 +53,7 @@ export function createService({
   log,
   signals = false,
 }: ServiceOptions = {}): Service {
-  const config = completeConfig(partial);
+  const config = completeConfig(partial, process.env);
   const ready = Object.keys(app).length === 0 ? app : asApp(app, 'the app');
   return new Service({ app: ready, config, log, signals: signals ? new SignalTrap() : undefined });
 }
@@ -71,7 +74,7 @@ export const stopping: AbortSignal = ending.signal;
 export function failSafe(server: Server, { signals = true, log, ...partial }: FailSafeOptions = {}): Service {
   const make = (): Service =>
     new Service({
-      config: completeConfig({ ...partial, port: 0 }),
+      config: completeConfig({ ...partial, port: 0 }, process.env),
       log,
       signals: signals ? new SignalTrap() : undefined,
       servers: new AdoptedServers(),

@@ -288,8 +288,9 @@ class Walk {
     this.#missOwner();
     const unseen = [...this.#unseen];
     if (this.#continues) unseen.push('the log begins before the first file given');
+    if (!isWhole) unseen.push('what stands behind that line');
     const owner = this.#owner === undefined ? undefined : this.#chains.get(this.#owner);
-    if (this.#last !== undefined && !(owner ?? this.#last).final)
+    if (isWhole && this.#last !== undefined && !(owner ?? this.#last).final)
       unseen.push(
         'the last chain is not closed: its writer still runs, or was killed, or the end was cut off',
       );

@@ -6,6 +6,7 @@ import { type Config, ConfigError, checkAll, parseConfig } from '../config/setti
 import { checkStopBudget } from '../control/stop-budget.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
+import { readLatch, UNLATCH } from '../lifecycle/latch.ts';
 import { seconds, within } from '../platform/deadline.ts';
 import { readAuditKey, readToken } from '../platform/secrets.ts';
 import { command, say } from './command.ts';
@@ -33,6 +34,10 @@ async function check(_: unknown, given: string | undefined): Promise<number> {
   const config = parseConfig({ ...variables, APP: given ?? variables.APP });
   checkStopBudget(config, { warn });
   const { app, stateDir, auditLog, pidFile } = config;
+  if (readLatch(stateDir) !== undefined)
+    warn(
+      `${stateDir} is latched by an emergency shutdown: a start ends with ${ExitCode.Latched} before ${UNLATCH}`,
+    );
   await checkAll([
     () => readToken(config),
     () => readAuditKey(config),

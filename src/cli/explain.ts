@@ -1,16 +1,22 @@
+import type { Logger } from 'pino';
 import { ConfigError, LOG_FORMATS, type LogFormat } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import { createLogger } from '../platform/logger.ts';
 
-/** Says why there is no service, on standard error, one line for each mistake. */
-export function explain(error: unknown): ExitCode {
+/** On standard error, with the format that was asked for if that can be told. */
+export function logOfFailure(): Logger {
   const { LOG_FORMAT } = process.env;
   const format = formatOf(
     LOG_FORMATS.find((name) => name === LOG_FORMAT),
     process.stderr.isTTY,
   );
-  const log = createLogger({ level: 'info', format, fd: 2 });
+  return createLogger({ level: 'info', format, fd: 2 });
+}
+
+/** Says why there is no service, one line for each mistake. */
+export function explain(error: unknown): ExitCode {
+  const log = logOfFailure();
   if (error instanceof ConfigError) {
     for (const mistake of error.mistakes) log.fatal(mistake);
     return ExitCode.Config;

@@ -63,7 +63,10 @@ export async function findService(config: Config): Promise<Found> {
   }
   switch (named.kind) {
     case 'none':
-      return { kind: 'none', why: `there is no PID file ${file}` };
+      return {
+        kind: 'none',
+        why: config.pidFile === undefined ? `no service runs in ${stateDir}` : `there is no PID file ${file}`,
+      };
     case 'unreadable': {
       const why = `${file} holds no process id, but ${JSON.stringify(named.content)}`;
       return { kind: 'none', why, staleFile: file };

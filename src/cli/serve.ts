@@ -15,7 +15,7 @@ import { readPidFile, removePidFile, removePidFileNow, writePidFile } from '../p
 import type { SignalTrap } from '../platform/signals.ts';
 import { createNotifier } from '../platform/systemd.ts';
 import { version } from '../version.ts';
-import { explain, formatOf } from './explain.ts';
+import { explain, formatOf, logOfFailure } from './explain.ts';
 import { fateIn } from './find-service.ts';
 import { complain, helpText } from './help.ts';
 
@@ -50,7 +50,7 @@ export async function run(args: readonly string[], signals: SignalTrap): Promise
 async function serve(signals: SignalTrap, app: string | undefined): Promise<ExitCode> {
   let pidFile: string | undefined;
   try {
-    const { config, variables } = configure(app);
+    const { config, variables } = configureOrWarn(app);
     const log = createLogger({ level: config.logLevel, format: formatOf(config.logFormat) });
     const warn = (): void => {
       for (const doubt of environmentDoubts()) log.warn(doubt);
@@ -98,6 +98,17 @@ async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(
   if (config.workers === 0) return (host) => new InProcess(host, { app: config.app ?? {}, config, signals });
   const { Workers } = await import('../backends/workers/workers.ts');
   return (host) => new Workers(host, settings);
+}
+
+/** A misspelled name is often the other half of a mistake. @throws ConfigError */
+function configureOrWarn(app: string | undefined): Settings {
+  try {
+    return configure(app);
+  } catch (error) {
+    const log = logOfFailure();
+    for (const doubt of environmentDoubts()) log.warn(doubt);
+    throw error;
+  }
 }
 
 /** The settings, and the variables for workers with what was decided here filled in. */

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../config/settings.ts';
 import { ExitCode } from '../exit-code.ts';
-import { escapeControl } from '../ops/escape-control.ts';
 import type { Status } from '../ops/status.ts';
 import { drainLine } from '../ops/summary-line.ts';
+import { escapeControl } from '../platform/escape-control.ts';
 import { plural } from '../plural.ts';
 import { command, fail, say } from './command.ts';
 import { follow } from './follow.ts';

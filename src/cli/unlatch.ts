@@ -34,7 +34,9 @@ async function unlatch(given: string | undefined): Promise<number> {
     say(`Not latched: there is no emergency.json in ${config.stateDir}`);
     return ExitCode.Ok;
   }
-  say(`Latched at ${latch.time} by ${latch.by}: ${JSON.stringify(latch.reason)}`);
+  say(
+    `Latched at ${latch.time} by ${latch.by}${latch.reason === '' ? ', without a reason' : `: ${JSON.stringify(latch.reason)}`}`,
+  );
   const reason = (given ?? (await ask())).trim();
   if (reason === '') throw new Error('Say why it may start again: --reason TEXT');
   // A service that is still stopping must be gone first, and only one process may write the audit log.

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { ExitCode } from '../exit-code.ts';
 
@@ -6,6 +7,8 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
+
+const ACCESS_LOGS = ['off', 'on'] as const;
 
 const AUDIT_MODES = ['batched', 'strict'] as const;
 /** `batched`: written within 100 ms, on disk at the end. `strict`: on disk before the answer leaves. */
@@ -82,6 +85,20 @@ const hostNames: Kind<string> = {
   },
 };
 
+/** Kept as one text, as host names are. */
+const networks: Kind<string> = {
+  rule: 'addresses and CIDRs (10.0.0.0/8) separated by commas',
+  parse: (text) => {
+    const cidrs = text.split(',').map((cidr) => cidr.trim());
+    const valid = cidrs.every((cidr) => {
+      const [, address = '', prefix = '0'] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(cidr) ?? [];
+      const version = isIP(address);
+      return version !== 0 && Number(prefix) <= (version === 6 ? 128 : 32);
+    });
+    return valid ? cidrs.join(',') : undefined;
+  },
+};
+
 /** Fewer characters than this can be guessed. */
 const SHORTEST_TOKEN = 16;
 export const TOKEN_RULE = `${SHORTEST_TOKEN} or more printable characters without a space`;
@@ -153,6 +170,12 @@ const TABLE = {
   maxHeaderBytes: renewed(whole(1024, 1_048_576, 'bytes'), '16384', 'Largest head of a request.'),
   logLevel: reloaded(oneOf(LOG_LEVELS), 'info', 'Least level logged.'),
   logFormat: fixed(oneOf(LOG_FORMATS), '', 'json, text or journal; unset: text on a terminal, else json.'),
+  accessLog: reloaded(oneOf(ACCESS_LOGS), 'off', 'on: a line in the log for each request, at its end.'),
+  trustedProxies: reloaded(
+    networks,
+    '',
+    "Proxies whose Forwarded, X-Forwarded-For and X-Request-Id are believed; unset: nobody's.",
+  ),
   adminToken: reloaded(token, '', 'Opens /admin; unset: closed.'),
   adminTokenFile: reloaded(text, '', 'File that holds the token, instead.'),
   stateDir: fixed(text, './var', 'Where the service keeps what outlives it.'),
@@ -240,13 +263,14 @@ export function parseConfig(variables: Readonly<Record<string, string | undefine
 
 /**
  * The configuration of a service inside another program: by property instead of by variable, with the same rules.
+ * @param variables only LOG_LEVEL holds here too
  * @throws ConfigError that lists all mistakes at once
  */
-export function completeConfig(partial: Partial<Config>): Config {
+export function completeConfig(partial: Partial<Config>, variables: { LOG_LEVEL?: string } = {}): Config {
   const unknown = Object.keys(partial).filter((key) => !Object.hasOwn(TABLE, key));
   return parse(
     ({ key }) => {
-      const value = partial[key] ?? '';
+      const value = partial[key] ?? (key === 'logLevel' ? variables.LOG_LEVEL : undefined) ?? '';
       return String(key.endsWith('Ms') && typeof value === 'number' ? value / 1000 : value);
     },
     ({ key, name }) => `${key} (${name})`,

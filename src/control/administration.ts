@@ -27,24 +27,24 @@ export class Administration implements Admin {
 
   async ask(request: AdminRequest): Promise<AdminAnswer> {
     const { log, audit, emergencyShutdown } = this.#parts;
-    const { address, reason } = request;
+    const { address, id, reason } = request;
     const attempt = this.credential.check(request);
-    audit()?.record('admin', { action: 'emergency-shutdown', client: address, result: attempt });
+    audit()?.record('admin', { action: 'emergency-shutdown', id, client: address, result: attempt });
     if (attempt !== 'accepted') {
-      this.#logRefused(attempt, address);
+      this.#logRefused(attempt, request);
       return { attempt, retryAfter: this.credential.retryAfter(request) };
     }
-    log.info(`Administrator's route used from ${address}: ${attempt}`);
+    log.info({ request: id }, `Administrator's route used from ${address}: ${attempt}`);
     return { attempt, latched: await emergencyShutdown(reason, address) };
   }
 
   /** Logs the first of a kind at once, and a flood in one line. */
-  #logRefused(attempt: Attempt, address: string): void {
+  #logRefused(attempt: Attempt, { address, id }: AdminRequest): void {
     const { log } = this.#parts;
     const more = this.#more.get(attempt);
     this.#more.set(attempt, more === undefined ? 0 : more + 1);
     if (more !== undefined) return;
-    log.warn(`Administrator's route used from ${address}: ${attempt}`);
+    log.warn({ request: id }, `Administrator's route used from ${address}: ${attempt}`);
     setTimeout(() => {
       const count = this.#more.get(attempt) ?? 0;
       this.#more.delete(attempt);

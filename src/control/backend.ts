@@ -7,6 +7,7 @@ import type { Lifecycle, StopOrder } from '../lifecycle/lifecycle.ts';
 import type { Admin } from '../ops/admin.ts';
 import type { MetricsSnapshot } from '../ops/metrics.ts';
 import type { Status } from '../ops/status.ts';
+import type { TrustedProxies } from '../server/trusted-proxies.ts';
 
 /** What serves: this process, worker processes, a program. The methods stand in the order in which a life calls them. */
 export interface Backend {
@@ -40,7 +41,7 @@ export interface Backend {
   /** Resolves when nothing is in flight. Without fail-safe there may be something again later. */
   drained(): Promise<void>;
   /** Ends what is in flight, by force. */
-  cut(): Promise<Cut>;
+  cut(reason: string): Promise<Cut>;
   /** Answers what is still on its way and closes the listening socket. @returns how many are in flight after that */
   drainAcceptQueue(): Promise<number>;
   /** Stops the application and ends the connections that are left. */
@@ -57,6 +58,8 @@ export interface Host {
   readonly lifecycle: Lifecycle;
   /** Decides about requests to the administrator's routes. */
   readonly admin: Admin;
+  /** Whose word about a client is taken. */
+  readonly proxies: TrustedProxies;
   /** Requests that were cut, other than by `Backend.cut`: names them in the log and in the report of a stop. */
   cut(requests: readonly CutRequest[]): void;
   /** The audit log cannot be written: the service stops. */

@@ -19,6 +19,7 @@ import { readAuditKey, readToken } from '../platform/secrets.ts';
 import { type SignalActions, signalNumber } from '../platform/signals.ts';
 import { type Notifier, SILENT } from '../platform/systemd.ts';
 import { plural } from '../plural.ts';
+import { TrustedProxies } from '../server/trusted-proxies.ts';
 import { version } from '../version.ts';
 import { Administration } from './administration.ts';
 import type { Backend, BackendStatus, Host, Settings } from './backend.ts';
@@ -61,6 +62,7 @@ export class Controller<B extends Backend = Backend> {
   readonly #stopped = deferred<ShutdownReport>();
   /** Requests that the stop under way has cut. */
   readonly #cut: CutRequest[] = [];
+  readonly #proxies: TrustedProxies;
   #config: Config;
   #ops: OpsServer | undefined;
   #record: ShutdownRecord | undefined;
@@ -78,6 +80,7 @@ export class Controller<B extends Backend = Backend> {
     this.#config = config;
     this.#log = log;
     this.#configure = configure;
+    this.#proxies = new TrustedProxies(config.trustedProxies);
     this.lifecycle = new Lifecycle((state) => {
       this.#audit?.record('state', { state });
       this.#ops?.changed();
@@ -92,6 +95,7 @@ export class Controller<B extends Backend = Backend> {
       log,
       lifecycle: this.lifecycle,
       admin: this.#admin,
+      proxies: this.#proxies,
       cut: (requests) => this.#noteCut(requests),
       auditLost: (error) => this.#auditLost(error),
       changed: () => this.#ops?.changed(),
@@ -199,6 +203,7 @@ export class Controller<B extends Backend = Backend> {
       lifecycle: this.lifecycle,
       log: this.#log,
       admin: this.#admin,
+      proxies: this.#proxies,
       ready: () => this.lifecycle.ready && this.backend.ready,
       status: () => this.#status(),
       metrics: async () => {
@@ -391,9 +396,11 @@ export class Controller<B extends Backend = Backend> {
     const token = readToken(config);
     readAuditKey(config);
     const done = await this.backend.reload(settings);
+    // The logger may be the program's own, with a level of its own.
+    if (config.logLevel !== this.#config.logLevel) this.#log.level = config.logLevel;
     this.#config = config;
     this.#admin.credential.set(token);
-    this.#log.level = config.logLevel;
+    this.#proxies.configure(config.trustedProxies);
     checkStopBudget(config, this.#log);
     return done;
   }

@@ -122,7 +122,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   /** Cuts what is in flight, by name. @returns whether there was anything left to cut */
   async function force(): Promise<boolean> {
     const early = deadlineMs - performance.now() > 1;
-    const { requests, unnamed } = await backend.cut();
+    const { requests, unnamed } = await backend.cut(early ? 'the stop was forced' : 'the time is over');
     const count = requests.length + unnamed;
     if (count === 0) return false;
     log.warn(

@@ -2,6 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { within } from '../platform/deadline.ts';
+import type { Context } from '../server/context.ts';
 import { sendError, sendJson } from '../server/response.ts';
 
 /** After this many wrong tokens within the window an address has to wait. */
@@ -21,6 +22,8 @@ export interface AdminRequest {
   /** The port it came on. */
   readonly port: 'service' | 'ops';
   readonly address: string;
+  /** The request's. */
+  readonly id: string;
   readonly authorization: string | undefined;
   /** Empty when the client gave none. */
   readonly reason: string;
@@ -35,6 +38,7 @@ export interface Admin {
   ask(request: AdminRequest): Promise<AdminAnswer>;
 }
 
+/** Who counts as one when wrong tokens are counted. */
 type Asker = Pick<AdminRequest, 'port' | 'address'>;
 
 /**
@@ -53,7 +57,7 @@ export class Credential {
     this.#digest = token === undefined ? undefined : digest(token);
   }
 
-  check({ port, address, authorization }: Omit<AdminRequest, 'reason'>): Attempt {
+  check({ port, address, authorization }: Omit<AdminRequest, 'id' | 'reason'>): Attempt {
     if (this.#digest === undefined) return 'no token is set';
     const token = bearer(authorization);
     // Digests have one length, so that the time it takes says nothing about the token's.
@@ -102,13 +106,13 @@ const REFUSALS = {
 export async function emergencyShutdown(
   request: IncomingMessage,
   response: ServerResponse,
+  { id, client }: Context,
   admin: Admin,
   port: AdminRequest['port'],
 ): Promise<void> {
-  const address = request.socket.remoteAddress ?? 'unknown';
   const { authorization } = request.headers;
   const reason = authorization === undefined ? '' : await readReason(request);
-  const answer = await admin.ask({ port, address, authorization, reason });
+  const answer = await admin.ask({ port, address: client, id, authorization, reason });
   if (answer.attempt === 'accepted') {
     const unlatched = answer.latched ? {} : { latched: false };
     sendJson(response, 200, { status: 'shutdown_initiated', ...unlatched });

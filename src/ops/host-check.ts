@@ -1,9 +1,9 @@
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import type { Config } from '../config/settings.ts';
+import { escapeControl } from '../platform/escape-control.ts';
 import { sendError } from '../server/response.ts';
 import type { Handler } from '../server/router.ts';
-import { escapeControl } from './escape-control.ts';
 
 /**
  * Makes a handler answer only requests by a name of the ops server, against DNS rebinding: an attacker's page can point

@@ -7,9 +7,11 @@ import { listen, OPS_ADDRESS, urlOf } from '../platform/listen.ts';
 import { dispatch } from '../server/dispatch.ts';
 import { Exchange, type ServerContext } from '../server/exchange.ts';
 import { InFlight } from '../server/in-flight.ts';
+import { GatedResponse, REQUEST_ID } from '../server/messages.ts';
 import { EMERGENCY_PATH } from '../server/request-audit.ts';
 import { sendJson } from '../server/response.ts';
 import { Router } from '../server/router.ts';
+import type { TrustedProxies } from '../server/trusted-proxies.ts';
 import { type Admin, emergencyShutdown } from './admin.ts';
 import { hostCheck } from './host-check.ts';
 import { type MetricsSnapshot, metrics } from './metrics.ts';
@@ -24,6 +26,7 @@ const REQUEST_TIMEOUT_MS = 10_000;
 export interface OpsFacts {
   readonly log: Logger;
   readonly admin: Admin;
+  readonly proxies: TrustedProxies;
   readonly lifecycle: Lifecycle;
   /** Whether a load balancer should send requests. */
   readonly ready: () => boolean;
@@ -46,15 +49,19 @@ export interface OpsServer {
  */
 export async function openOpsServer(config: Config, facts: OpsFacts): Promise<OpsServer | undefined> {
   const { opsHost, opsPort } = config;
-  const { lifecycle, log } = facts;
+  const { lifecycle, log, proxies } = facts;
   if (opsPort === 'off') return undefined;
   const router = new Router();
   const page = assemblePage();
-  const context: ServerContext = { lifecycle, inFlight: new InFlight(), log };
-  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
+  const context: ServerContext = { lifecycle, inFlight: new InFlight(), log, proxies };
+  const server = createServer({
+    ServerResponse: GatedResponse,
+    ...{ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS },
+  });
   server.on('request', (request, response) => {
     context.inFlight.add();
     const exchange = new Exchange(request, response, request.socket.remoteAddress ?? 'unknown', context);
+    response[REQUEST_ID] = exchange.id;
     response.on('close', () => exchange.end());
     dispatch(router, exchange, response);
   });
@@ -80,7 +87,9 @@ export async function openOpsServer(config: Config, facts: OpsFacts): Promise<Op
       response.setHeader('Cache-Control', 'no-store');
       sendJson(response, 200, await facts.status());
     });
-    const emergency = check((request, response) => emergencyShutdown(request, response, facts.admin, 'ops'));
+    const emergency = check((request, response, context) =>
+      emergencyShutdown(request, response, context, facts.admin, 'ops'),
+    );
     router.get('/', check(page));
     router.get('/events', events);
     router.get('/status', status);

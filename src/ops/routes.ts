@@ -17,7 +17,9 @@ export interface Health {
 /** The service's own routes on its own port, behind the gate, beside the application's. */
 export function addServiceRoutes(router: Router, facts: () => Health, admin: Admin): void {
   router.get('/health', (_request, response) => health(response, facts()));
-  router.post(EMERGENCY_PATH, (request, response) => emergencyShutdown(request, response, admin, 'service'));
+  router.post(EMERGENCY_PATH, (request, response, context) =>
+    emergencyShutdown(request, response, context, admin, 'service'),
+  );
 }
 
 /** For load balancers. A request while stopping never gets here: the gate answers it. */

@@ -1,10 +1,11 @@
 import type { ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import { escapeControl } from '../platform/escape-control.ts';
 import { plural } from '../plural.ts';
-import { escapeControl } from './escape-control.ts';
 import type { Status } from './status.ts';
 
 /** What a drain waits for, in one line: `Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s`. */
 export function drainLine({ state, in_flight, shutdown }: Status): string {
+  if (state === 'stopped') return 'Leaving: nothing in flight';
   const what = state === 'stopping' ? 'Draining' : shutdown === null ? `Service ${state}` : 'Lame duck';
   const left = shutdown === null ? '' : `, ${Math.ceil(shutdown.remaining_seconds)} s left`;
   const [oldest] = in_flight.oldest;

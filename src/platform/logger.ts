@@ -1,18 +1,21 @@
+import { hostname } from 'node:os';
+import { isatty } from 'node:tty';
 import { type Logger, type LoggerOptions as PinoOptions, pino, stdTimeFunctions } from 'pino';
 import type { LogFormat, LogLevel } from '../config/settings.ts';
 import { plural } from '../plural.ts';
+import { escapeControl } from './escape-control.ts';
 import { LogOutput } from './log-output.ts';
 
 export { flushLog } from './log-output.ts';
 
-/** What each level is called in text, and its priority in the journal (sd-daemon(3), syslog(3)). */
-const NAMES: Readonly<Record<string, { name: string; priority: number }>> = {
-  trace: { name: 'TRACE', priority: 7 },
-  debug: { name: 'DEBUG', priority: 7 },
-  info: { name: 'INFO', priority: 6 },
-  warn: { name: 'WARNING', priority: 4 },
-  error: { name: 'ERROR', priority: 3 },
-  fatal: { name: 'FATAL', priority: 2 },
+/** What each level is called in text, its priority in the journal (sd-daemon(3), syslog(3)), its colour (ECMA-48). */
+const LEVELS: Readonly<Record<string, { name: string; priority: number; colour: string }>> = {
+  trace: { name: 'TRACE', priority: 7, colour: '2' },
+  debug: { name: 'DEBUG', priority: 7, colour: '2' },
+  info: { name: 'INFO', priority: 6, colour: '32' },
+  warn: { name: 'WARNING', priority: 4, colour: '33' },
+  error: { name: 'ERROR', priority: 3, colour: '31' },
+  fatal: { name: 'FATAL', priority: 2, colour: '1;31' },
 };
 
 export interface LoggerOptions {
@@ -20,21 +23,37 @@ export interface LoggerOptions {
   readonly format: LogFormat;
   /** File descriptor to write to. */
   readonly fd?: number;
+  /** Whether people read it as it comes: default, whether the descriptor is a terminal. */
+  readonly terminal?: boolean;
+  /** Of a worker, whose lines then say so. */
+  readonly worker?: number;
 }
 
 /**
  * The operational log. It never blocks and never throws: what a reader does not take is kept, then dropped, counted
  * and told when the reader is back. Call `flushLog` as the last thing of a process.
  */
-export function createLogger({ level, format, fd = 1 }: LoggerOptions): Logger {
-  const options: PinoOptions = {
+export function createLogger(options: LoggerOptions): Logger {
+  const { level, format, fd = 1, terminal = isatty(fd), worker } = options;
+  const { NO_COLOR, TERM } = process.env;
+  const coloured = !NO_COLOR && TERM !== 'dumb';
+  const shared: PinoOptions = {
+    // pino leaves out what is undefined.
+    base: { pid: process.pid, hostname: hostname(), worker },
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };
-  const text = (line: string): string => (format === 'json' ? line : render(line, format === 'journal'));
+  const text = (json: string): string => {
+    if (format === 'json') return json;
+    const line: Line = JSON.parse(json);
+    if (format === 'text') return terminal ? forTerminal(line, coloured) : plain(line);
+    // The journal wants a priority on each line.
+    const priority = `<${levelOf(line).priority}>`;
+    return `${plain(line).trimEnd().replaceAll(/^/gm, priority)}\n`;
+  };
   let rendered = '';
   // Not on the level of the log: what is missing from it is always told.
-  const notice = pino(options, {
+  const notice = pino(shared, {
     write: (line) => {
       rendered = text(line);
     },
@@ -43,19 +62,48 @@ export function createLogger({ level, format, fd = 1 }: LoggerOptions): Logger {
     notice.warn({ dropped }, `${plural(dropped, 'log line')} dropped`);
     return rendered;
   });
-  return pino({ ...options, level }, { write: (line) => output.write(text(line)) });
+  return pino({ ...shared, level }, { write: (line) => output.write(text(line)) });
 }
 
 interface Line {
   readonly level: string;
+  readonly time: string;
   readonly msg?: string;
   readonly err?: { readonly stack?: string };
+  readonly worker?: number;
+  readonly [field: string]: unknown;
 }
 
-function render(json: string, priorities: boolean): string {
-  const line: Line = JSON.parse(json);
-  const { name, priority } = NAMES[line.level] ?? { name: line.level.toUpperCase(), priority: 6 };
-  const text = `${name}: ${line.msg ?? ''}${line.err?.stack === undefined ? '' : `\n${line.err.stack}`}`;
-  // The journal wants a priority on each line.
-  return priorities ? `${text.replaceAll(/^/gm, `<${priority}>`)}\n` : `${text}\n`;
+function levelOf({ level }: Line): { name: string; priority: number; colour: string } {
+  return LEVELS[level] ?? { name: level.toUpperCase(), priority: 6, colour: '0' };
+}
+
+/** The message as people search for it: nothing comes between it and its level. */
+function messageOf(line: Line): string {
+  return `${levelOf(line).name}: ${line.msg ?? ''}`;
+}
+
+function stackOf({ err }: Line): string {
+  return err?.stack === undefined ? '' : `\n${err.stack}`;
+}
+
+function plain(line: Line): string {
+  const { worker } = line;
+  return `${messageOf(line)}${worker === undefined ? '' : ` (worker ${worker})`}${stackOf(line)}\n`;
+}
+
+/** The time, the message in the colour of its level, and the fields. */
+function forTerminal(line: Line, coloured: boolean): string {
+  const { level: _level, time, msg: _msg, err: _err, pid: _pid, hostname: _hostname, ...fields } = line;
+  const shown = Object.entries(fields).map(([name, value]) => {
+    const isPlain = typeof value === 'string' && !/[\s"=]/.test(value);
+    return ` ${name}=${isPlain ? value : JSON.stringify(value)}`;
+  });
+  const paint = (colour: string, text: string): string => {
+    const safe = escapeControl(text, Number.POSITIVE_INFINITY);
+    return coloured && safe !== '' ? `\x1b[${colour}m${safe}\x1b[0m` : safe;
+  };
+  const clock = `${new Date(time).toTimeString().slice(0, 8)}${time.slice(19, 23)}`;
+  const message = paint(levelOf(line).colour, messageOf(line));
+  return `${paint('2', clock)} ${message}${paint('2', shown.join(''))}${stackOf(line)}\n`;
 }

@@ -4,7 +4,7 @@ import { IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Connection } from './connections.ts';
-import { GatedRequest, GatedResponse } from './messages.ts';
+import { GatedRequest, GatedResponse, storeHeader } from './messages.ts';
 import { Route, type RouteMatch } from './router.ts';
 import { type Application, intakeOf, type ServerParts } from './server.ts';
 import type { TallySnapshot } from './tally.ts';
@@ -153,6 +153,8 @@ export function adoptServer(
 
   function onRequest(request: IncomingMessage, response: ServerResponse): void {
     known(request);
+    // The application has a class of its own, or the server read this before it was gated.
+    if (!(response instanceof GatedResponse)) response._storeHeader = storeHeader;
     intake.onRequest(request, response);
   }
 

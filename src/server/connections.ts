@@ -18,8 +18,8 @@ declare module 'node:net' {
 /** One open socket, and what is on it. Nothing here takes longer because many requests are pipelined. */
 export class Connection {
   readonly socket: Socket;
-  /** The client's address, read at once: a closed socket no longer knows it. */
-  readonly client: string;
+  /** The address at the other end, read at once: a closed socket no longer knows it. */
+  readonly peer: string;
   /** Monotonic milliseconds. */
   readonly openedMs = performance.now();
   /** Requests that were admitted or refused, ever. */
@@ -48,7 +48,7 @@ export class Connection {
 
   constructor(socket: Socket) {
     this.socket = socket;
-    this.client = socket.remoteAddress ?? 'unknown';
+    this.peer = socket.remoteAddress ?? 'unknown';
   }
 
   static of(socket: Socket): Connection | undefined {

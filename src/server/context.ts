@@ -6,8 +6,12 @@ export interface Context {
   /** Path parameters by name, decoded. */
   readonly params: Readonly<Record<string, string>>;
   readonly query: URLSearchParams;
-  /** Unique to this request; on every line of `log`. */
+  /** In the answer as `X-Request-Id`, on every line of `log` and in the audit log; from a trusted proxy, or our own. */
   readonly id: string;
+  /** The trace id of a valid `traceparent` header (W3C Trace Context). */
+  readonly trace: string | undefined;
+  /** The client's address; behind TRUSTED_PROXIES, the one that they have seen. */
+  readonly client: string;
   readonly log: Logger;
   /** Aborted when the client is gone, or when the deadline has cut the request. */
   readonly signal: AbortSignal;

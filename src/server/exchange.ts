@@ -8,8 +8,11 @@ import { messageOf } from '../error.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { Context } from './context.ts';
 import type { InFlight } from './in-flight.ts';
+import { nextNumber, ownId } from './request-id.ts';
 import { HttpError, sendError } from './response.ts';
 import type { Route, RouteMatch, UpgradeHandler } from './router.ts';
+import { traceIdOf } from './trace.ts';
+import type { TrustedProxies } from './trusted-proxies.ts';
 
 /**
  * Where a request is between its admission and its end. `open`: the handler may still answer. `answered`: it has ended
@@ -32,11 +35,12 @@ export interface ServerContext {
   readonly lifecycle: Lifecycle;
   readonly inFlight: InFlight;
   readonly log: Logger;
+  readonly proxies: TrustedProxies;
   /** Remembers each request where it can be read when this process no longer answers. */
   readonly recorder?:
     | {
         /** @returns the request's place, for `end` */
-        begin(request: Pick<Exchange, 'number' | 'method' | 'url' | 'startedMs'>): number;
+        begin(request: Pick<Exchange, 'number' | 'givenId' | 'method' | 'url' | 'startedMs'>): number;
         end(place: number): void;
       }
     | undefined;
@@ -61,10 +65,6 @@ const MOST_STRAY_CHARACTERS = 200;
 /** Text that is JSON between quotes as it is; most paths are. */
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
-// Random enough that ids of two runs, or of two workers, do not meet in one log.
-export const RUN = Math.random().toString(36).slice(2, 8).padEnd(6, '0');
-let serial = 0;
-
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
   readonly request: IncomingMessage;
@@ -75,10 +75,12 @@ export class Exchange implements Context {
   readonly url: string;
   /** Monotonic milliseconds. */
   readonly startedMs = performance.now();
-  /** The client's address. */
   readonly client: string;
   /** From 1 on, in this process. */
-  readonly number: number;
+  readonly number = nextNumber();
+  /** An id that a trusted proxy has given; it may give several requests the same. */
+  readonly givenId: string | undefined;
+  readonly id: string;
   /** The one behind it on its connection; set by that. */
   next: Exchange | undefined = undefined;
   readonly #context: ServerContext;
@@ -86,22 +88,22 @@ export class Exchange implements Context {
   readonly #place: number;
   #state: State = 'open';
   #match: RouteMatch | RouteMatch<UpgradeHandler> | undefined = undefined;
-  #id: string | undefined = undefined;
   #extras: Extras | undefined = undefined;
 
+  /** @param peer the address at the other end of the connection */
   constructor(
     request: IncomingMessage,
     response: ServerResponse | undefined,
-    client: string,
+    peer: string,
     context: ServerContext,
   ) {
     this.request = request;
     this.response = response;
     this.method = request.method ?? '';
     this.url = request.url ?? '';
-    this.client = client;
-    serial += 1;
-    this.number = serial;
+    this.client = context.proxies.clientOf(peer, request);
+    this.givenId = context.proxies.idOf(peer, request);
+    this.id = this.givenId ?? ownId(this.number);
     this.#context = context;
     this.#place = context.recorder === undefined ? 0 : context.recorder.begin(this);
   }
@@ -113,11 +115,6 @@ export class Exchange implements Context {
 
   get #route(): Route | Route<UpgradeHandler> | undefined {
     return this.#match?.route;
-  }
-
-  get id(): string {
-    this.#id ??= `${RUN}-${this.number.toString(36)}`;
-    return this.#id;
   }
 
   /** The target without the query, whose values may be private. */
@@ -140,8 +137,13 @@ export class Exchange implements Context {
   }
 
   get log(): Logger {
-    this.#made.log ??= this.#context.log.child({ request: this.id });
+    // pino leaves out what is undefined.
+    this.#made.log ??= this.#context.log.child({ request: this.id, trace: this.trace });
     return this.#made.log;
+  }
+
+  get trace(): string | undefined {
+    return traceIdOf(this.request.headers.traceparent);
   }
 
   get signal(): AbortSignal {
@@ -186,7 +188,7 @@ export class Exchange implements Context {
     outcome: Outcome | 'begun',
     nowMs = performance.now(),
   ): void {
-    const { path } = this;
+    const { givenId, path, trace } = this;
     const fieldsText = this.#extras?.fieldsText;
     // A pattern begins with a slash; what answers where there is none has a name instead.
     const isRouted = this.#match?.route.pattern.startsWith('/') === true;
@@ -196,7 +198,10 @@ export class Exchange implements Context {
     // Integers: writing out a fraction takes longer than all the rest of the line.
     const tenths = Math.round((nowMs - this.startedMs) * 10);
     log.add(
-      `{"type":"${type}","time":"${timestamp(nowMs)}","id":"${this.id}","client":"${this.client}",` +
+      `{"type":"${type}","time":"${timestamp(nowMs)}","id":"${this.id}",` +
+        // A given id may be that of several requests.
+        `${givenId === undefined ? '' : `"own_id":"${ownId(this.number)}",`}"client":"${this.client}",` +
+        `${trace === undefined ? '' : `"trace":"${trace}",`}` +
         // The parser takes no method that it does not know.
         `"method":"${this.method}","path":${isPlain ? `"${shown}"` : JSON.stringify(shown)},"status":${status},` +
         `"duration_ms":${Math.trunc(tenths / 10)}.${tenths % 10},"outcome":"${outcome}"` +

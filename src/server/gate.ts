@@ -5,6 +5,7 @@ import { plural } from '../plural.ts';
 import type { Connection, Connections } from './connections.ts';
 import type { InFlight } from './in-flight.ts';
 import type { RequestAudit } from './request-audit.ts';
+import { newId } from './request-id.ts';
 import { errorBody } from './response.ts';
 
 export type RefusalReason = 'starting' | 'stopping' | 'overloaded';
@@ -56,8 +57,8 @@ class Refusal {
   }
 
   /** The same on a connection where no request is complete that node:http could answer. */
-  raw(): string {
-    const lines = ['HTTP/1.1 503 Service Unavailable'];
+  raw(id: string): string {
+    const lines = ['HTTP/1.1 503 Service Unavailable', `X-Request-Id: ${id}`];
     for (let index = 0; index < this.#headers.length; index += 2) {
       lines.push(`${this.#headers[index]}: ${this.#headers[index + 1]}`);
     }
@@ -126,19 +127,20 @@ export class Gate {
   }
 
   /** Answers a request that was not admitted with 503, in its turn on its connection. It is never dispatched. */
-  refuse(connection: Connection, response: ServerResponse): void {
+  refuse(connection: Connection, response: ServerResponse): RefusalReason {
     const reason = this.#closedBecause() ?? 'stopping';
     this.#count(reason);
     if (reason === 'overloaded') {
       connection.noteRefused();
       this.#refusals.overloaded.write(response, false);
-      return;
+      return reason;
     }
     const isFirst = connection.addRefused(response);
     connection.announceClose();
     // The parser runs through all that came in one read before it yields: wait for that, so that of several
     // pipelined requests only the last is told that the connection closes.
     if (isFirst) process.nextTick(() => this.answer(connection));
+    return reason;
   }
 
   /** Answers what is refused on this connection, if its turn has come and the gate does not hold its answers. */
@@ -166,10 +168,10 @@ export class Gate {
   }
 
   /** Refuses what node:http cannot answer: a request of which only a part has come, or one that is ambiguous. */
-  refuseRaw(connection: Connection): void {
+  refuseRaw(connection: Connection, id = newId()): void {
     const reason = this.#lifecycle.state === 'starting' ? 'starting' : 'stopping';
     this.#count(reason);
-    connection.socket.write(this.#refusals[reason].raw());
+    connection.socket.write(this.#refusals[reason].raw(id));
   }
 
   /** Writes the summary that is due, now. */

@@ -1,6 +1,7 @@
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Exchange } from './exchange.ts';
+import { newId } from './request-id.ts';
 
 // As node:http's types have it.
 // biome-ignore lint/suspicious/noExplicitAny: a listener takes what its event brings
@@ -77,16 +78,53 @@ const ENDS_AT_ONCE = Number.parseInt(process.versions.node, 10) >= 24;
 
 /** Where a response keeps its exchange, once its request was admitted. A framework has other properties of its own. */
 export const EXCHANGE = Symbol('exchange');
+/** Where it keeps its request's id, when it was admitted or refused. */
+export const REQUEST_ID = Symbol('request id');
 
 declare module 'node:http' {
   interface ServerResponse {
     [EXCHANGE]?: Exchange | undefined;
+    [REQUEST_ID]?: string;
+    /** Writes out the head, behind `writeHead` and every other way to one. */
+    _storeHeader(firstLine: string, headers: Fields): void;
   }
 }
 
-/** A response of a server of ours: cheaper than node:http's, and with a place for its exchange from the first. */
+/** What node:http is given as a head's fields: by name, as a list, or as it keeps those that were set one by one. */
+type Fields = Readonly<Record<string, unknown>> | readonly unknown[] | null | undefined;
+
+const { _storeHeader: store } = ServerResponse.prototype;
+
+/**
+ * Puts the request's id into each answer, behind the status line. Set as a field it would cost a request 0.8 µs instead of
+ * 0.02, because node:http then keeps all fields in an object. A handler that sets the field itself keeps its own.
+ */
+export function storeHeader(this: ServerResponse, firstLine: string, headers: Fields): void {
+  const first = namesId(headers) ? firstLine : `${firstLine}X-Request-Id: ${this[REQUEST_ID] || newId()}\r\n`;
+  store.call(this, first, headers);
+}
+
+function namesId(headers: Fields): boolean {
+  if (!Array.isArray(headers)) {
+    for (const name in headers) if (isIdName(name)) return true;
+    return false;
+  }
+  const isFlat = !Array.isArray(headers[0]);
+  return headers.some((entry, at) => (isFlat ? at % 2 === 0 && isIdName(entry) : isIdName(entry[0])));
+}
+
+/** Most names end at the first comparison. */
+function isIdName(name: string): boolean {
+  return name.length === 12 && (name.charCodeAt(0) | 0x20) === 0x78 && name.toLowerCase() === 'x-request-id';
+}
+
+/** A response of a server of ours: cheaper than node:http's, and with a place for all that it keeps from the first. */
 export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
   override [EXCHANGE]: Exchange | undefined = undefined;
+  /** Empty for what node:http answers by itself. */
+  override [REQUEST_ID] = '';
+  /** An own property, because a framework may give the response another prototype. */
+  override _storeHeader = storeHeader;
 
   /** A last text leaves together with the head, in one write without a list of parts. */
   override end(...args: unknown[]): this {

@@ -150,15 +150,19 @@ export class Router {
 
   /**
    * Gives every request below `prefix`, whatever its method, to a `(request, response)` function, with the prefix
-   * taken off `request.url` and the whole kept in `request.originalUrl`, as Express does.
+   * moved from `request.url` to `request.baseUrl` and the whole kept in `request.originalUrl`, as Express does. It finds
+   * the request's id where such functions look for one.
    */
   mount(prefix: string, handler: Mountable): this {
     assertFunction(handler, `mount ${prefix}`);
     const path = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
     const parts = path === '' ? [] : split(path);
-    const route = new Route(ANY, `${path}/*`, [], (request, response) => {
-      Object.assign(request, { originalUrl: request.url });
-      request.url = below(parts.length, originOf(request.url ?? '/'));
+    const route = new Route(ANY, `${path}/*`, [], (request, response, { id }) => {
+      const target = originOf(request.url ?? '/');
+      const end = prefixEnd(parts.length, target);
+      Object.assign(request, { originalUrl: request.url, baseUrl: target.slice(0, end) });
+      request.url = target[end] === '/' ? target.slice(end) : `/${target.slice(end)}`;
+      request.headers['x-request-id'] = id;
       return handler(request, response);
     });
     const segment = plant(this.#root, parts, prefix, []);
@@ -318,16 +322,17 @@ function originOf(target: string): string {
   return path === -1 ? '/' : target.slice(path);
 }
 
-/** What is left of a target without its first `count` segments, counted as they came: they may hold escapes. */
-function below(count: number, target: string): string {
+/** Where a target's first `count` segments end, counted as they came: they may hold escapes. */
+function prefixEnd(count: number, target: string): number {
+  const query = target.indexOf('?');
+  const pathEnd = query === -1 ? target.length : query;
   let at = 0;
   for (let index = 0; index < count; index += 1) {
-    const query = target.indexOf('?', at);
     const next = target.indexOf('/', at + 1);
-    if (next === -1 || (query !== -1 && query < next)) return query === -1 ? '/' : `/${target.slice(query)}`;
+    if (next === -1 || next > pathEnd) return pathEnd;
     at = next;
   }
-  return target.slice(at);
+  return at;
 }
 
 function decode(part: string): string | undefined {

@@ -17,8 +17,10 @@ import { Exchange, type ServerContext } from './exchange.ts';
 import type { Gate } from './gate.ts';
 import { holdAnswer } from './hold-answer.ts';
 import { hasValidHost } from './host.ts';
-import { EXCHANGE, GatedRequest, GatedResponse } from './messages.ts';
+import { EXCHANGE, GatedRequest, GatedResponse, REQUEST_ID } from './messages.ts';
 import type { RequestAudit } from './request-audit.ts';
+import { newId } from './request-id.ts';
+import { RequestWatch, type WatchParts } from './request-watch.ts';
 import { errorBody, sendError } from './response.ts';
 import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
 
@@ -34,7 +36,7 @@ export interface ServerLimits {
 
 const { emit } = GatedResponse.prototype;
 
-export interface ServerParts extends ServerContext {
+export interface ServerParts extends ServerContext, WatchParts {
   readonly gate: Gate;
   readonly connections: Connections;
   /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
@@ -123,7 +125,8 @@ export function createHttpServer(parts: ServerParts, router: Router, limits: Ser
  * application. `end` is the other end of each request.
  */
 export function intakeOf(parts: ServerParts, server: Server, application: Application): Intake {
-  const { gate, connections, requestAudit } = parts;
+  const { gate, connections, requestAudit, proxies } = parts;
+  const watch = new RequestWatch(parts);
   let dropped = 0;
   return {
     onConnection,
@@ -201,18 +204,20 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     connection.judge();
     response.emit = hear;
     if (!gate.admit()) {
-      gate.refuse(connection, response);
+      response[REQUEST_ID] = proxies.idOf(connection.peer, response.req) ?? newId();
+      watch.refused(response, connection.peer, gate.refuse(connection, response));
       return;
     }
-    const exchange = new Exchange(response.req, response, connection.client, parts);
+    const exchange = new Exchange(response.req, response, connection.peer, parts);
     response[EXCHANGE] = exchange;
+    response[REQUEST_ID] = exchange.id;
     connection.begin(exchange);
     if (asksClientsToLeave()) connection.announceClose();
     // Node says in this answer that the connection closes, but leaves the closing to the client.
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
     if (requestAudit.isStrict) holdAnswer(exchange, response, requestAudit);
-    serve(exchange, response);
+    watch.serve(exchange, serve, response);
   }
 
   /** Whether the last answer on each connection asks its client to come back on another one. */
@@ -240,6 +245,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     if (outcome === undefined) return;
     connections.outcomes[outcome] += 1;
     requestAudit.ended(exchange, outcome, nowMs);
+    watch.ended(exchange, outcome, nowMs);
     connection.remove(exchange);
     gate.answer(connection);
   }
@@ -272,15 +278,13 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     }
     const connection = connections.arrived(request);
     if (connection === undefined) return;
-    const exchange = new Exchange(request, undefined, connection.client, parts);
+    const exchange = new Exchange(request, undefined, connection.peer, parts);
     connection.begin(exchange);
-    if (!requestAudit.isStrict) void exchange.runUpgrade(taker, stream, head);
-    else {
-      void requestAudit.keep(exchange, false, 101).then((kept) => {
-        if (kept) void exchange.runUpgrade(taker, stream, head);
-        else request.socket.destroy();
-      });
-    }
+    const run = (): void =>
+      watch.serve(exchange, () => void exchange.runUpgrade(taker, stream, head), undefined);
+    if (!requestAudit.isStrict) run();
+    else
+      void requestAudit.keep(exchange, false, 101).then((kept) => (kept ? run() : request.socket.destroy()));
   }
 
   /**
@@ -294,7 +298,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     socket.on('error', () => socket.destroy());
     socket.on('drain', () => connection.current?.response?.emit('drain'));
     const ambiguity = ambiguityOf(request);
-    connection.endAfterLatest(ambiguity === undefined ? step : () => answer(connection, ambiguity));
+    connection.endAfterLatest(ambiguity === undefined ? step : () => answerMalformed(connection, ambiguity));
     if (asksClientsToLeave()) connection.announceClose();
   }
 
@@ -319,16 +323,26 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
       }
       end(connection, broken);
     }
-    connection.endAfterLatest(() => answer(connection, error));
+    connection.endAfterLatest(() => answerMalformed(connection, error));
     if (asksClientsToLeave()) connection.announceClose();
   }
 
   /** Answers, by hand, what node:http has given up, unless the application does, and ends the connection. */
-  function answer(connection: Connection, error: NodeJS.ErrnoException): void {
+  function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): void {
     const { socket } = connection;
+    const id = newId();
     // What was read as a request is refused as one.
-    if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection);
-    else if (!application.malformed?.(error, socket)) socket.write(malformedAnswer(error));
+    if (error instanceof AmbiguousRequest && gate.isLocked) gate.refuseRaw(connection, id);
+    else if (!application.malformed?.(error, socket)) {
+      const status = statusOf(error);
+      const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
+      socket.write(
+        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nX-Request-Id: ${id}\r\n` +
+          `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+          `Date: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n${body}`,
+      );
+      watch.malformed(id, connection.peer, status);
+    }
     connection.close();
   }
 
@@ -360,16 +374,6 @@ export function applyLimits(server: Server, limits: ServerLimits): void {
   const most = Math.min(limits.maxConnections || Number.POSITIVE_INFINITY, mostConnections());
   if (Number.isFinite(most)) server.maxConnections = most;
   else Reflect.deleteProperty(server, 'maxConnections');
-}
-
-function malformedAnswer(error: NodeJS.ErrnoException): string {
-  const status = statusOf(error);
-  const body = JSON.stringify(errorBody(status, 'The request could not be read.'));
-  return (
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\nDate: ${new Date().toUTCString()}\r\n` +
-    `Connection: close\r\n\r\n${body}`
-  );
 }
 
 /**

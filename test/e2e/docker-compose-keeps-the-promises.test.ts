@@ -38,7 +38,7 @@ t.test('stop waits for what is in flight, and refuses the rest', async (t) => {
   const stopped = compose('stop');
   await box.line(name, 'Service state: STOPPING');
   t.equal((await (await RawClient.open(port)).get('/').response()).status, 503);
-  await box.ok('kill', '--signal', 'USR2', name);
+  await box.ok('kill', '--signal', 'WINCH', name);
   t.equal((await held.response()).status, 200);
   t.equal((await stopped).code, 0);
   t.equal(await box.inspect('.State.ExitCode', name), 0);
@@ -55,7 +55,7 @@ t.test(
     await inFlight(1);
     const restarted = compose('restart');
     await notReady();
-    await box.ok('kill', '--signal', 'USR2', name);
+    await box.ok('kill', '--signal', 'WINCH', name);
     t.equal((await held.response()).status, 200);
     t.equal((await restarted).code, 0);
     await reachable();

@@ -94,7 +94,7 @@ t.test('docker stop drains: what is in flight is answered, and it ends with 0', 
   );
   const { status } = await (await RawClient.open(port)).get('/release').response();
   t.equal(status, 503, 'locked');
-  await docker.ok('kill', '--signal', 'USR2', 'stopped');
+  await docker.ok('kill', '--signal', 'WINCH', 'stopped');
   t.equal((await held.response()).status, 200);
   await stopped;
   t.equal(await docker.inspect('.State.ExitCode', 'stopped'), 0);

@@ -15,6 +15,9 @@ interface Manifest {
   readonly devDependencies?: Readonly<Record<string, string>>;
 }
 
+/** Of a stop that waits for no deadline (30 s), on a busy machine. */
+const LONGEST_SECONDS = 5;
+
 function manifestOf(dir: string): Manifest {
   return JSON.parse(readFileSync(join(dir, 'package.json'), 'utf8'));
 }
@@ -98,7 +101,7 @@ function documented(t: Test): string {
   for (const { note, text } of blocksOf('docs/application.md').filter(({ note }) => note.endsWith('.mjs')))
     writeFileSync(join(dir, note), text);
   const packages = Object.keys(manifestOf(ROOT).devDependencies ?? {});
-  installInto(dir, ['master-agent', ...packages.filter((name) => !name.startsWith('@types/'))]);
+  installInto(dir, ['master-agent', 'pino', ...packages.filter((name) => !name.startsWith('@types/'))]);
   return dir;
 }
 
@@ -123,6 +126,7 @@ t.test(
     service.signal('SIGTERM');
     t.equal(await chat.closed, 1012);
     t.strictSame(await service.exited, { code: 0, signal: null });
+    t.ok(service.report().duration_seconds < LONGEST_SECONDS, 'nothing waits for a deadline');
 
     const other = await serving(t, 'socket.io.mjs', cwd);
     const socket = io(`http://127.0.0.1:${other.port}`, { transports: ['websocket'], reconnection: false });
@@ -133,10 +137,11 @@ t.test(
     t.equal(await gone, 'io server disconnect');
     t.strictSame(await other.exited, { code: 0, signal: null });
     t.match(other.report(), { cut: [], exit_code: 0 });
+    t.ok(other.report().duration_seconds < LONGEST_SECONDS, 'nor here');
   },
 );
 
-t.test('the first application and the embedded service of the documents work', async (t) => {
+t.test('the first application, the embedded service and the watcher of the documents work', async (t) => {
   const cwd = documented(t);
   const service = await serving(t, 'app.mjs', cwd);
   const orders = `http://127.0.0.1:${service.port}/orders`;
@@ -147,8 +152,13 @@ t.test('the first application and the embedded service of the documents work', a
   service.signal('SIGTERM');
   t.strictSame(await service.exited, { code: 0, signal: null });
 
-  const { status, stderr } = spawnSync(process.execPath, ['embed.mjs'], { cwd, encoding: 'utf8' });
-  t.equal(status, 0, stderr);
+  for (const program of ['embed.mjs', 'embed-log.mjs']) {
+    const { status, stderr } = spawnSync(process.execPath, [program], { cwd, encoding: 'utf8' });
+    t.equal(status, 0, stderr);
+  }
+  const watched = await serving(t, 'watch.mjs', cwd);
+  const answer = await fetch(`http://127.0.0.1:${watched.port}/seen`);
+  t.strictSame(await answer.json(), [{ event: 'start', id: answer.headers.get('x-request-id') }]);
 });
 
 t.test('the application in the README works', async (t) => {

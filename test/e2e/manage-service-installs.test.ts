@@ -25,7 +25,7 @@ t.test('install puts a service in place that starts', async (t) => {
     'no tools of development',
   );
   t.match(await box.run(MANAGE, 'status'), { code: 3 });
-  t.match(await box.run(MANAGE, 'start'), { code: 0, stdout: 'Started: Serving: generation 1, 1 workers' });
+  t.match(await box.run(MANAGE, 'start'), { code: 0, stdout: 'Started: Serving: generation 1, 1 worker' });
   t.match(await box.curl('/health'), { stdout: /"service_state":"running"/ });
   const status = await box.ok(MANAGE, 'status');
   for (const part of ['active (running)', '0 in flight', 'Service state: RUNNING']) t.match(status, part);

@@ -65,7 +65,7 @@ for (const workers of [0, 2]) {
     t.strictSame(await answer.json(), { slow: true });
     t.equal(await ended, 0, output);
     t.match(output, 'Press Ctrl-C again to cut what is in flight');
-    t.match(output, /run now: SIGINT handler \S+/);
+    t.match(output, /have run: SIGINT handler \S+/);
     t.equal(output.match(/Nest ends by SIGINT/g)?.length, Math.max(1, workers), 'its hooks ran');
     t.notMatch(output, /Shutdown forced|Cut in-flight|FATAL|ERROR/);
   });

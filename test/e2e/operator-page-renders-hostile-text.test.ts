@@ -1,5 +1,5 @@
 import t from 'tap';
-import { escapeControl } from '../../src/ops/escape-control.ts';
+import { escapeControl } from '../../src/platform/escape-control.ts';
 import { headlineIs, openBrowser, openPage } from '../support/browser.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { WorkersService } from '../support/workers-service.ts';

@@ -18,7 +18,7 @@ t.test('systemctl reload puts new code and new settings in force and loses no re
   t.equal(await version(), 'two', 'the new code serves when the command comes back');
   t.equal((await box.curl('/setting')).stdout, 'good morning', 'with the new settings');
   t.equal(await mainPid(), pid);
-  t.equal(await box.property('StatusText'), 'Serving: generation 2, 1 workers');
+  t.equal(await box.property('StatusText'), 'Serving: generation 2, 1 worker');
   load.child.stdin?.end();
   const outcomes = JSON.parse((await load.result).stdout.split('\n').at(-2) ?? '');
   t.strictSame(Object.keys(outcomes), ['200'], `every request was answered: ${JSON.stringify(outcomes)}`);

@@ -28,7 +28,7 @@ for (const [habit, said] of [
   ['none', 'STOPPED - All requests completed gracefully'],
   ['exits at once', "The application's process.exit(0) is held back until the stop is over"],
   ['closes and waits', 'closed, with the database open'],
-  ['closes its database first', 'run now: SIGTERM handler closesDatabase'],
+  ['closes its database first', 'have run: SIGTERM handler closesDatabase'],
 ] as const) {
   t.test(`SIGTERM loses nothing of a server whose own handler: ${habit}`, async (t) => {
     const service = await preloaded(t, { env: { HABIT: habit } });

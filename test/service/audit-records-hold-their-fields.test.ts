@@ -111,9 +111,11 @@ t.test("an administrator's attempt, and an emergency with its reason", async (t)
   const [attempt] = readRecords(file, 'admin');
   const { time, ...rest } = attempt ?? {};
   t.match(time, TIME);
+  t.match(answer.headers.get('x-request-id'), ID);
   t.strictSame(rest, {
     type: 'admin',
     action: 'emergency-shutdown',
+    id: answer.headers.get('x-request-id'),
     client: '127.0.0.1',
     result: 'accepted',
   });

@@ -9,7 +9,7 @@ import { ServiceProcess, tempDir } from '../support/service-process.ts';
 const SRC = join(ROOT, 'src');
 const HOUR_MS = 3_600_000;
 
-/** Loaded before the service: from SIGUSR2 on the wall clock of its process is elsewhere. */
+/** Loaded before the service: from SIGWINCH on the wall clock of its process is elsewhere. */
 const JUMP = `
 const { now } = Date;
 const Real = Date;
@@ -18,7 +18,7 @@ globalThis.Date = class extends Real {
   constructor(...args) { super(...(args.length === 0 ? [now() + shiftMs] : args)); }
   static now() { return now() + shiftMs; }
 };
-process.on('SIGUSR2', () => {
+process.on('SIGWINCH', () => {
   shiftMs = Number(process.env.JUMP_MS);
   process.stdout.write('The clock has jumped\\n');
 });
@@ -47,11 +47,11 @@ for (const [name, ms] of [
     const held = (await RawClient.open(service.port)).get('/hold/a');
     await service.line('holding a');
 
-    service.signal('SIGUSR2');
+    service.signal('SIGWINCH');
     await service.line('The clock has jumped');
     t.equal(await attempt(), 429, 'a minute is a minute');
     await service.stop();
-    service.signal('SIGUSR2');
+    service.signal('SIGWINCH');
     const { shutdown } = await service.statusWhen(
       ({ shutdown }) => shutdown !== undefined && shutdown !== null,
     );

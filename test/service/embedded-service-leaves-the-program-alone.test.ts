@@ -1,10 +1,15 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { pathToFileURL } from 'node:url';
+import { pino } from 'pino';
 import t from 'tap';
+import { completeConfig } from '../../src/config/settings.ts';
 import { type App, ConfigError, createService, sendJson } from '../../src/index.ts';
 import { Doors, embedded, running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
+import { ROOT } from '../support/root.ts';
 import { tempDir } from '../support/service-process.ts';
 
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'uncaughtException', 'unhandledRejection'] as const;
@@ -208,11 +213,44 @@ t.test('force() cuts what is in flight', async (t) => {
   await t.rejects(client.response());
 });
 
-t.test('without an application of its own it still writes its log as JSON', async (t) => {
-  const service = createService({
-    config: { port: 0, opsPort: 'off', host: '127.0.0.1', stateDir: tempDir(t), logLevel: 'silent' },
-  });
-  await service.start();
-  t.equal(service.state, 'running');
-  await service.stop();
-});
+t.test(
+  'its log is JSON at LOG_LEVEL, unless the program says more; a logger of its own stays as it is',
+  async (t) => {
+    const linesOf = (options: string, LOG_LEVEL: string): string[] => {
+      const program = `
+      import { createService } from ${JSON.stringify(new URL('dist/index.js', pathToFileURL(`${ROOT}/`)).href)};
+      const config = { port: 0, opsPort: 'off', host: '127.0.0.1', stateDir: ${JSON.stringify(tempDir(t))} };
+      const service = createService(${options});
+      await service.start();
+      await service.stop();`;
+      const args = ['--input-type=module', '--eval', program];
+      const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+        ...{ encoding: 'utf8', env: { ...process.env, LOG_LEVEL } },
+      });
+      if (status !== 0) return [stderr];
+      return stdout.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line).level]));
+    };
+    t.ok(linesOf('{ config }', '').includes('info'));
+    t.strictSame(linesOf('{ config }', 'warn'), ['warn'], 'the line that says STOPPING');
+    t.ok(linesOf("{ config: { ...config, logLevel: 'info' } }", 'warn').includes('info'));
+    t.match(linesOf('{ config }', 'loud'), [
+      /logLevel \(LOG_LEVEL\): want one of trace, debug, info, warn, error, fatal, silent, got "loud"/,
+    ]);
+
+    const log = pino({ level: 'error' }, { write: () => undefined });
+    const config = {
+      port: 0,
+      opsPort: 'off',
+      host: '127.0.0.1',
+      stateDir: tempDir(t),
+      auditLog: 'off',
+    } as const;
+    const service = createService({ config, log });
+    await service.start();
+    await service.reload(completeConfig({ ...config, retryAfter: 9 }));
+    t.equal(log.level, 'error');
+    await service.reload(completeConfig({ ...config, logLevel: 'warn' }));
+    t.equal(log.level, 'warn', 'a reload that changes the level changes it');
+    await service.stop();
+  },
+);

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -6,15 +8,21 @@ import { sendJson } from '../../src/index.ts';
 import { createLogger } from '../../src/platform/logger.ts';
 import { Doors, running } from '../support/embedded-service.ts';
 import { RawClient } from '../support/raw-client.ts';
-import { ServiceProcess, tempDir } from '../support/service-process.ts';
+import { MAIN, ServiceProcess, tempDir } from '../support/service-process.ts';
+import { WorkersService } from '../support/workers-service.ts';
 
 type Log = ReturnType<typeof createLogger>;
 
 /** What a logger of this format has written when `write` is done. */
-function written(t: Test, format: LogFormat, write: (log: Log) => void, level: LogLevel = 'trace'): string {
+function written(
+  t: Test,
+  format: LogFormat,
+  write: (log: Log) => void,
+  { level = 'trace', ...more }: { level?: LogLevel; terminal?: boolean; worker?: number } = {},
+): string {
   const file = join(tempDir(t), 'log');
   const fd = openSync(file, 'w');
-  write(createLogger({ level, format, fd }));
+  write(createLogger({ level, format, fd, ...more }));
   closeSync(fd);
   return readFileSync(file, 'utf8');
 }
@@ -105,6 +113,87 @@ t.test('text: the level, a colon and the message; an error’s stack below it', 
   );
 });
 
+t.test(
+  'text on a terminal: time, level in colour, message, fields; the words of a line stay together',
+  async (t) => {
+    const { NO_COLOR, TERM } = process.env;
+    t.teardown(() => Object.assign(process.env, { NO_COLOR: NO_COLOR ?? '', TERM: TERM ?? '' }));
+    Object.assign(process.env, { NO_COLOR: '', TERM: 'xterm' });
+    const terminal = { terminal: true };
+    const colours = written(t, 'text', oneOfEach, terminal).trimEnd().split('\n');
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: colours begin with one
+    const LINE = /^\x1b\[2m\d\d:\d\d:\d\d\.\d{3}\x1b\[0m \x1b\[([\d;]+)m([A-Z]+: at [a-z]+)\x1b\[0m$/;
+    t.strictSame(
+      colours.map((line) => LINE.exec(line)?.slice(1)),
+      [
+        ...[
+          ['2', 'TRACE: at trace'],
+          ['2', 'DEBUG: at debug'],
+          ['32', 'INFO: at info'],
+        ],
+        ...[
+          ['33', 'WARNING: at warn'],
+          ['31', 'ERROR: at error'],
+          ['1;31', 'FATAL: at fatal'],
+        ],
+      ],
+    );
+    process.env.NO_COLOR = '1';
+    const plain = written(
+      t,
+      'text',
+      (log) => {
+        log
+          .child({ request: 'a-1' })
+          .info({ path: '/a b', n: 3, deep: { x: '\x1b[2J' } }, 'Done \x9b2J\u202e');
+        log.error({ err: failure() }, 'It broke');
+      },
+      { ...terminal, worker: 4711 },
+    );
+    t.match(
+      plain.replaceAll(/^\d\d:\d\d:\d\d\.\d{3} /gm, ''),
+      'INFO: Done \\u{9b}2J\\u{202e} worker=4711 request=a-1 path="/a b" n=3 deep={"x":"\\u001b[2J"}\n' +
+        'ERROR: It broke worker=4711\nError: broken\n    at one (file.ts:1:1)\n    at two (file.ts:2:2)\n',
+      'and nobody controls the terminal',
+    );
+  },
+);
+
+t.test('a service on a real terminal writes for people', async (t) => {
+  const terminal = spawn('/usr/bin/script', ['-qec', `exec ${process.execPath} ${MAIN}`, '/dev/null'], {
+    env: {
+      ...{ ...process.env, NO_COLOR: '', TERM: 'xterm', STATE_DIR: tempDir(t) },
+      ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: 'off' },
+    },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  t.teardown(() => terminal.kill('SIGKILL'));
+  let shown = '';
+  terminal.stdout.on('data', (chunk) => {
+    shown += String(chunk);
+  });
+  while (!shown.includes('RUNNING')) await once(terminal.stdout, 'data');
+  terminal.stdin.write('\x03');
+  const [code] = await once(terminal, 'exit');
+  t.equal(code, 0, shown);
+  t.match(shown, '\x1b[32mINFO: Received signal 2. Initiating graceful shutdown (fail-safe)...\x1b[0m');
+  t.match(shown, '\x1b[33mWARNING: Service state: STOPPING - Rejecting new requests (fail-safe mode).');
+});
+
+t.test('each line of a worker says which worker, in every format', async (t) => {
+  const one = (log: Log): void => log.info('Here');
+  t.equal(written(t, 'text', one, { worker: 4711 }), 'INFO: Here (worker 4711)\n');
+  t.equal(written(t, 'journal', one, { worker: 4711 }), '<6>INFO: Here (worker 4711)\n');
+  t.match(JSON.parse(written(t, 'json', one, { worker: 4711 })), { msg: 'Here', worker: 4711 });
+  t.notMatch(written(t, 'json', one), 'worker');
+  const pool = await WorkersService.running(t, { workers: 2 });
+  const pids = await pool.pids(2);
+  const started = pool.service.lines.flatMap(
+    (line) => /^INFO: Application started: .* \(worker (\d+)\)$/.exec(line)?.[1] ?? [],
+  );
+  t.strictSame(started.map(Number).sort(), [...pids].sort());
+});
+
 t.test('journal: every line has the priority of its level, those of a stack too', async (t) => {
   t.equal(
     written(t, 'journal', oneOfEach),
@@ -133,8 +222,8 @@ t.test('json: one object a line, with the level’s name, the time and the field
 });
 
 t.test('below the level nothing is written', async (t) => {
-  t.equal(written(t, 'text', oneOfEach, 'error'), 'ERROR: at error\nFATAL: at fatal\n');
-  t.equal(written(t, 'text', oneOfEach, 'silent'), '');
+  t.equal(written(t, 'text', oneOfEach, { level: 'error' }), 'ERROR: at error\nFATAL: at fatal\n');
+  t.equal(written(t, 'text', oneOfEach, { level: 'silent' }), '');
 });
 
 t.test('a descriptor that fails loses lines, never the service', async (t) => {

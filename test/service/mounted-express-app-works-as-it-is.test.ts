@@ -29,8 +29,8 @@ function legacyApp(): ExpressApp {
   const app = express();
   app.use(express.json());
   app.get('/', (_request, response) => response.json({ root: true }));
-  app.get('/orders/:id', ({ params, query, url, originalUrl }, response) =>
-    response.json({ params, query, url, originalUrl }),
+  app.get('/orders/:id', ({ params, query, url, baseUrl, originalUrl, headers }, response) =>
+    response.json({ params, query, url, baseUrl, originalUrl, id: headers['x-request-id'] }),
   );
   app.post('/orders', ({ body }, response) => response.status(201).json({ got: body }));
   app.get('/throws', () => {
@@ -50,11 +50,16 @@ t.test('an Express app below a prefix works as it is', async (t) => {
   });
 
   t.strictSame(await (await ask('/legacy')).json(), { root: true });
-  t.strictSame(await (await ask('/legacy/orders/a%20b?page=2&sort=up')).json(), {
+  const order = await ask('/legacy/orders/a%20b?page=2&sort=up', { headers: { 'X-Request-Id': 'mine' } });
+  const id = order.headers.get('x-request-id');
+  t.match(id, /^[0-9a-z]{6}-/, 'Express gives the response another prototype');
+  t.strictSame(await order.json(), {
     params: { id: 'a b' },
     query: { page: '2', sort: 'up' },
     url: '/orders/a%20b?page=2&sort=up',
+    baseUrl: '/legacy',
     originalUrl: '/legacy/orders/a%20b?page=2&sort=up',
+    id,
   });
   t.strictSame(await (await ask('/legacy/own')).json(), { own: true }, 'a route below the prefix goes first');
 

@@ -48,7 +48,7 @@ for (const [mode, workers] of [
       await service.stop('SIGINT');
       await drainsWhole(t, held_);
       t.notMatch(service.output, 'Force shutdown');
-      t.match(service.output, "The application's own handlers were held back and run now: SIGINT handler ");
+      t.match(service.output, "The application's own handlers were held back and have run: SIGINT handler ");
       if (way.startsWith('exits'))
         t.match(service.output, /The application's process.exit\([03]\) is held back until the stop is over/);
       t.match(service.output, 'stop(), with the database open', 'stop() is not left out');
@@ -195,7 +195,7 @@ for (const [when, name] of [
         child.once('close', (...ended) => resolve(ended as never)),
       );
       t.equal(code, 0, output);
-      t.match(output, `run now: SIGTERM handler ${name}`);
+      t.match(output, `have run: SIGTERM handler ${name}`);
       t.match(output, /answering[\s\S]*own handler[\s\S]*Service shutdown complete/);
       t.match(output, /^whole$/m);
     },

@@ -63,20 +63,20 @@ cat >"$root/usr/bin/npm" <<'TEXT'
 case " $* " in *' --omit=dev '*) exec cp -R /offline/production/node_modules . ;; *) exec cp -R /offline/all/node_modules . ;; esac
 TEXT
 chmod +x "$root/usr/bin/npm"
-# The ones of production, and beside them only what compiles.
+# The ones of production, and beside them only what builds.
 (cd "$checkout" && npm ls --omit=dev --omit=optional --all --parseable 2>/dev/null) | while read -r path; do
   name=${path#"$checkout"/}
   if [ "$path" = "$checkout" ] || [ -e "$root/offline/production/$name" ]; then continue; fi
   mkdir -p "$root/offline/production/$(dirname "$name")"
   cp -RL "$path" "$root/offline/production/$name"
 done
-for name in typescript @types/node undici-types koffi; do
+for name in typescript esbuild @esbuild @types/node undici-types koffi; do
   mkdir -p "$root/offline/all/node_modules/$(dirname "$name")"
   cp -RL "$checkout/node_modules/$name" "$root/offline/all/node_modules/$name"
 done
 cp -R "$root"/offline/production/node_modules/. "$root/offline/all/node_modules/"
 mkdir -p "$root/offline/all/node_modules/.bin"
-ln -s ../typescript/bin/tsc "$root/offline/all/node_modules/.bin/tsc"
+ln -s ../typescript/bin/tsc ../esbuild/bin/esbuild "$root/offline/all/node_modules/.bin/"
 printf 'root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnode:x:1000:\n' >"$root/etc/group"
 tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/bin' - "$image" >/dev/null

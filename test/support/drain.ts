@@ -32,7 +32,7 @@ export function assertRefused(
   { status, version, headers, body }: RawResponse,
   { last = true, head = false }: { last?: boolean; head?: boolean } = {},
 ): void {
-  const { date, 'keep-alive': _, ...rest } = headers;
+  const { date, 'keep-alive': _, 'x-request-id': id, ...rest } = headers;
   t.strictSame(
     { status, version, headers: rest, body },
     {
@@ -49,5 +49,6 @@ export function assertRefused(
     },
     'the 503 and nothing else',
   );
+  t.match(id, /^[0-9a-z]{6}-[0-9a-z]+$/, 'with an id');
   t.ok(Math.abs(Date.parse(date ?? '') - Date.now()) < 60_000, 'with the date');
 }

@@ -161,33 +161,35 @@ t.test('a mount takes what nothing else fits, the deepest first', async (t) => {
 });
 
 t.test(
-  'a mounted function finds the prefix taken off, the query kept and the whole in originalUrl',
+  'a mounted function finds the prefix in baseUrl, the query kept, the whole in originalUrl, and the id',
   async (t) => {
-    const seen = (prefix: string, url: string): { url?: string; originalUrl?: string } => {
-      const request = { url } as IncomingMessage & { originalUrl?: string };
+    const seen = (prefix: string, url: string): object => {
+      const request = { url, headers: {} } as IncomingMessage;
       const router = new Router().mount(prefix, (given) => t.equal(given, request));
       const match = router.match('GET', url);
       if (match.kind !== 'route') return {};
-      void match.route.handler(request, {} as ServerResponse, {} as never);
-      return { url: request.url as string, originalUrl: request.originalUrl as string };
+      void match.route.handler(request, {} as ServerResponse, { id: 'run-1' } as never);
+      return { ...request };
     };
-    for (const [prefix, url, wanted] of [
-      ['/legacy', '/legacy', '/'],
-      ['/legacy', '/legacy/', '/'],
-      ['/legacy', '/legacy?x=1', '/?x=1'],
-      ['/legacy', '/legacy?x=/a/b', '/?x=/a/b'],
-      ['/legacy', '/legacy/a%20b/c?x=1&y=/z', '/a%20b/c?x=1&y=/z'],
-      ['/legacy/', '/legacy/a', '/a'],
-      ['/two/parts', '/two/parts/a', '/a'],
-      ['/two/parts', '/tw%6F/p%61rts/a%2Fb', '/a%2Fb'],
-      ['/tenants/:id', '/tenants/7/a', '/a'],
-      ['/', '/a/b?c', '/a/b?c'],
-      ['/', '/', '/'],
-      ['/legacy', 'http://host/legacy/a?x', '/a?x'],
-      ['/', 'http://host?next=/admin', '/?next=/admin'],
-      ['/', 'http://host', '/'],
+    for (const [prefix, originalUrl, baseUrl, url] of [
+      ['/legacy', '/legacy', '/legacy', '/'],
+      ['/legacy', '/legacy/', '/legacy', '/'],
+      ['/legacy', '/legacy?x=1', '/legacy', '/?x=1'],
+      ['/legacy', '/legacy?x=/a/b', '/legacy', '/?x=/a/b'],
+      ['/legacy', '/legacy/a%20b/c?x=1&y=/z', '/legacy', '/a%20b/c?x=1&y=/z'],
+      ['/legacy/', '/legacy/a', '/legacy', '/a'],
+      ['/two/parts', '/two/parts/a', '/two/parts', '/a'],
+      ['/two/parts', '/two/parts?/a', '/two/parts', '/?/a'],
+      ['/two/parts', '/tw%6F/p%61rts/a%2Fb', '/tw%6F/p%61rts', '/a%2Fb'],
+      ['/tenants/:id', '/tenants/7/a', '/tenants/7', '/a'],
+      ['/', '/a/b?c', '', '/a/b?c'],
+      ['/', '/', '', '/'],
+      ['/legacy', 'http://host/legacy/a?x', '/legacy', '/a?x'],
+      ['/', 'http://host?next=/admin', '', '/?next=/admin'],
+      ['/', 'http://host', '', '/'],
     ] as const) {
-      t.strictSame(seen(prefix, url), { url: wanted, originalUrl: url }, `${url} below ${prefix}`);
+      const headers = { 'x-request-id': 'run-1' };
+      t.strictSame(seen(prefix, originalUrl), { headers, originalUrl, baseUrl, url }, originalUrl);
     }
   },
 );

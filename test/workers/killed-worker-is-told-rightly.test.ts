@@ -1,5 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { completedLately } from '../../src/audit/completed.ts';
 import { type Flight, LAYOUT, readFlight } from '../../src/backends/workers/flight-record.ts';
 import { FLIGHT_FD } from '../../src/backends/workers/messages.ts';
 import { WorkersService } from '../support/workers-service.ts';
@@ -21,7 +23,7 @@ function flightOf(pid: number): Flight {
 async function noted(pid: number, count: number): Promise<Flight> {
   for (;;) {
     const flight = flightOf(pid);
-    if (flight.requests.length + flight.unnamed === count) return flight;
+    if (flight.requests.size + flight.unnamed === count) return flight;
     await new Promise(setImmediate);
   }
 }
@@ -73,12 +75,45 @@ t.test('a worker that is stopped, then killed: exactly what it had is named', as
   await stopped(t, pool);
   t.strictSame(cutRecordsOf(pool), expected);
   const ids = pool.audit().flatMap(({ type, id }) => (type === 'cut' ? [id] : []));
-  t.strictSame(ids.sort(), requests.flatMap(({ id, path }) => (path === '/hold/over' ? [] : [id])).sort());
+  t.strictSame(
+    ids.sort(),
+    [...requests.values()].flatMap(({ id, path }) => (path === '/hold/over' ? [] : [id])).sort(),
+  );
   t.match(
     pool.audit().filter(({ type }) => type === 'worker_end'),
     [{ pid: victim, in_flight: 3, unnamed: 0 }],
   );
 });
+
+t.test(
+  'it is named by the id that a proxy has given, also when an answered request had the same',
+  async (t) => {
+    const env = { TRUSTED_PROXIES: '127.0.0.1', AUDIT_MODE: 'strict' };
+    const pool = await WorkersService.running(t, { workers: 1, env });
+    const [victim = 0] = await pool.pids(1);
+    const ask = async (path: string, id: string) =>
+      (await pool.connect()).request('GET', path, { 'X-Request-Id': id });
+    const long = 'x'.repeat(128);
+    t.equal((await (await ask('/', 'given')).response()).headers['x-request-id'], 'given');
+    await ask('/hold/a', 'given');
+    await ask('/hold/b', long);
+    await ask('/hold/c', 'not/an id');
+    await noted(victim, 3);
+    process.kill(victim, 'SIGKILL');
+    await pool.service.line(`Worker ${victim} had 3 requests in flight`);
+    await pool.pids(1);
+    await stopped(t, pool);
+    const idOf = (path: string): unknown =>
+      pool.audit().find((record) => record.type === 'cut' && record.path === path)?.id;
+    t.strictSame(['/hold/a', '/hold/b'].map(idOf), ['given', long]);
+    t.match(idOf('/hold/c'), /^[0-9a-z]{6}-[0-9a-z]+$/);
+    const [answered] = pool.audit().filter(({ type }) => type === 'request');
+    t.match(answered, { id: 'given', own_id: /^[0-9a-z]{6}-/ });
+    const run = String(answered?.own_id).slice(0, 7);
+    const completed = await completedLately(join(pool.service.stateDir, 'audit.ndjson'), run);
+    t.strictSame([...completed], [answered?.own_id]);
+  },
+);
 
 t.test('past the slots the others are counted', async (t) => {
   const pool = await WorkersService.running(t, { workers: 1, env: { AUDIT_MAX_BYTES: '0' } });
@@ -86,23 +121,27 @@ t.test('past the slots the others are counted', async (t) => {
   const [victim = 0] = await pool.pids(1);
   const perClient = 64;
   const clients = LAYOUT.slots / perClient + 1;
+  const count = clients * perClient - 1;
   for (let client = 0; client < clients; client += 1) {
     const paths = Array.from({ length: perClient }, (_, n) => `/hold/${client}-${n}`);
     (await pool.connect()).write(paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`).join(''));
+    await noted(victim, (client + 1) * perClient);
   }
-  t.match(await noted(victim, clients * perClient), { unnamed: perClient });
+  t.match(flightOf(victim), { unnamed: perClient });
+  pool.open(`${clients - 1}-0`);
+  t.match(await noted(victim, count), { unnamed: perClient - 1 }, 'one that has ended counts no more');
   process.kill(victim, 'SIGKILL');
   await service.line(
-    `Worker ${victim} had ${clients * perClient} requests in flight, ${perClient} of them not named; what`,
+    `Worker ${victim} had ${count} requests in flight, ${perClient - 1} of them not named; what`,
   );
   await service.line('serves in place of the one that has ended');
   t.equal(new Set(cutOf(pool)).size, LAYOUT.slots);
-  t.match(await (await service.operator('/metrics')).text(), `requests_cut_total ${clients * perClient}\n`);
+  t.match(await (await service.operator('/metrics')).text(), `requests_cut_total ${count}\n`);
   await stopped(t, pool);
   t.strictSame(cutRecordsOf(pool), cutOf(pool));
   t.match(
     pool.audit().filter(({ type }) => type === 'worker_end'),
-    [{ in_flight: clients * perClient, unnamed: perClient }],
+    [{ in_flight: count, unnamed: perClient - 1 }],
   );
 });
 
@@ -145,7 +184,7 @@ for (const mode of ['batched', 'strict']) {
         (await pool.connect()).get(path);
         long.push(`GET ${path}`);
       }
-      while (flightOf(victim).requests.length < 3) await new Promise(setImmediate);
+      while (flightOf(victim).requests.size < 3) await new Promise(setImmediate);
       const clients = Array.from({ length: 12 }, () => ask().catch(() => undefined));
       const enough = answeredMs.size + 100;
       while (answeredMs.size < enough) await new Promise(setImmediate);

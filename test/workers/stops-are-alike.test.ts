@@ -191,14 +191,19 @@ async function play(t: Test, stop: Stop, workers: number): Promise<Told> {
   const from = pool.service.lines.findIndex((line) =>
     /Received signal|Emergency|cannot be written/.test(line),
   );
-  // What an application logs itself, and stacks, are no words of ours.
+  // What an application logs itself, and stacks, are no words of ours; a worker's lines also say which worker.
   const lines = pool.service.lines
     .slice(from)
     .filter(
       (line) =>
         /^(INFO|WARNING|ERROR|FATAL): /.test(line) && !/holding|Not in the audit log|Refused \d/.test(line),
     )
-    .map((line) => line.replaceAll(pool.dir, 'DIR').replace(/after \d+(\.\d+)?s|json\.\d+/, '…'));
+    .map((line) =>
+      line
+        .replaceAll(pool.dir, 'DIR')
+        .replace(/ \(worker \d+\)$/, '')
+        .replace(/after \d+(\.\d+)?s|json\.\d+/, '…'),
+    );
   // The latch is on its way to the disk while the stop goes on, and an application settles in its own process.
   const [latch, others] = [/latch|Application started/i, /^(?!.*(latch|Application started))/i].map((kind) =>
     lines.filter((line) => kind.test(line)),

@@ -84,7 +84,7 @@ t.test('a worker that is killed during the drain has not completed what it had',
 
 t.test('a worker that blocks its event loop when all is answered does not hold the stop', async (t) => {
   // The last word before the end of the drain is the moment at which nothing is in flight any more.
-  const app = `process.on('message', ({ type }) => { if (type === 'hold') for (;;); });
+  const app = `process.on('message', ({ name }) => { if (name === 'closeQueue') for (;;); });
     export default { routes(router) { router.get('/', (_request, response) => response.end('works')); } };`;
   const pool = await WorkersService.running(t, { workers: 1, app, env: { SHUTDOWN_TIMEOUT: '1' } });
   const { service } = pool;

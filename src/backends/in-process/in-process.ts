@@ -44,6 +44,7 @@ export interface InProcessOptions {
   readonly recorder?: ServerContext['recorder'];
   /** Has the application's own signal handlers; where the service takes no signals, nobody holds them back. */
   readonly signals?: SignalTrap | undefined;
+  readonly isRehearsal?: boolean;
 }
 
 /** The application and its HTTP server, in this process. */
@@ -70,14 +71,15 @@ export class InProcess implements Backend {
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
   readonly #adopted: AdoptedServers | undefined;
 
-  constructor(host: Host, { app, config, listener, recorder, signals }: InProcessOptions) {
+  constructor(host: Host, { app, config, listener, recorder, signals, isRehearsal }: InProcessOptions) {
     this.#host = host;
     this.#source = app;
     this.#config = config;
     this.#signals = signals;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
     this.#adopted = listener instanceof AdoptedServers ? listener : undefined;
-    const context = { lifecycle: host.lifecycle, inFlight: this.#inFlight, log: host.log };
+    const { lifecycle, log, proxies } = host;
+    const context = { lifecycle, log, proxies, inFlight: this.#inFlight };
     this.#gate = new Gate(
       { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
       config,
@@ -87,7 +89,9 @@ export class InProcess implements Backend {
       gate: this.#gate,
       connections: this.#connections,
       accepting: () => this.#listener.accepting,
+      logsAccess: () => this.#config.accessLog === 'on',
       recorder,
+      isRehearsal,
       requestAudit: this.#requestAudit,
     };
     this.#http = createHttpServer(this.#parts, this.#router, config);
@@ -226,10 +230,10 @@ export class InProcess implements Backend {
     return this.#inFlight.drained();
   }
 
-  async cut(): Promise<Cut> {
+  async cut(reason: string): Promise<Cut> {
     const count = this.#inFlight.count;
     const exchanges = [...this.#connections.exchanges()];
-    const requests = exchanges.map((exchange) => this.#cutExchange(exchange, 'the time is over'));
+    const requests = exchanges.map((exchange) => this.#cutExchange(exchange, reason));
     return { requests, unnamed: Math.max(0, count - requests.length) };
   }
 
@@ -240,16 +244,15 @@ export class InProcess implements Backend {
   }
 
   async drainAcceptQueue(): Promise<number> {
-    if (this.#listener.accepting) {
-      this.hold();
-      await this.#listener.closeQueue(() => this.#connections.arrivals);
-    }
+    await this.closeQueue();
     return this.release();
   }
 
-  /** Keeps refusals back. */
-  hold(): void {
+  /** Keeps refusals back, accepts what is queued, and then no more. */
+  async closeQueue(): Promise<void> {
+    if (!this.#listener.accepting) return;
     this.#gate.hold();
+    await this.#listener.closeQueue(() => this.#connections.arrivals);
   }
 
   /** Answers what was held, and what still comes. @returns how many requests are in flight after that */
@@ -299,7 +302,7 @@ export class InProcess implements Backend {
     const byMs = performance.now() + ms;
     const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
     const names = handlers.map(({ name }) => name).join(', ');
-    if (names !== '') log.info(`The application's own handlers were held back and run now: ${names}`);
+    if (names !== '') log.info(`The application's own handlers were held back and have run: ${names}`);
     const handlersMs = Math.max(ms - LEAST_STOP_MS, LEAST_STOP_MS);
     const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
     const leftMs = Math.max(byMs - performance.now(), LEAST_STOP_MS);

@@ -6,6 +6,7 @@ import { ExitCode } from '../../exit-code.ts';
 import { Lifecycle } from '../../lifecycle/lifecycle.ts';
 import { within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
+import { TrustedProxies } from '../../server/trusted-proxies.ts';
 import { InProcess } from './in-process.ts';
 import type { Listener } from './listener.ts';
 
@@ -24,8 +25,11 @@ export async function rehearse(config: Config): Promise<(number | undefined)[]> 
   const admin = { ask: async () => ({ attempt: 'no token is set', retryAfter: 0 }) as const };
   const listener = new NoListener();
   const backend = new InProcess(
-    { log, lifecycle, admin, cut: nothing, auditLost: nothing, changed: nothing },
-    { app: {}, config: { ...config, enableFailSafe: true }, listener },
+    {
+      ...{ log, lifecycle, admin, proxies: new TrustedProxies(undefined) },
+      ...{ cut: nothing, auditLost: nothing, changed: nothing },
+    },
+    { app: {}, config: { ...config, enableFailSafe: true }, listener, isRehearsal: true },
   );
   await backend.start(undefined);
   lifecycle.to('running');

@@ -23,18 +23,21 @@ export const LAYOUT = {
   runAt: 16,
   endsAt: 256,
   slotsAt: 256 + SLOTS * 4,
-  /** In a slot: number, length of the path, method, when it was admitted, path. */
-  slotBytes: 256,
+  /** In a slot: number, length of the path, method, length of a given id, when it was admitted, path, given id. */
+  slotBytes: 384,
   lengthAt: 4,
   methodAt: 6,
+  idLengthAt: 7,
   begunAt: 8,
   pathAt: 16,
   pathBytes: 240,
+  idAt: 256,
 } as const;
 const FILE_BYTES = LAYOUT.slotsAt + SLOTS * LAYOUT.slotBytes;
 /** What was in flight, the oldest first, and how many more of which nothing else is known. */
 export interface Flight {
-  readonly requests: readonly OpenRequest[];
+  /** By the id of the worker's own: one that a proxy has given may be that of several requests. */
+  readonly requests: ReadonlyMap<string, OpenRequest>;
   readonly unnamed: number;
 }
 
@@ -53,7 +56,7 @@ export function readFlight(fd: number): Flight {
   readSync(fd, bytes, 0, FILE_BYTES, 0);
   const run = bytes.toString('latin1', LAYOUT.runAt, bytes.indexOf(0, LAYOUT.runAt));
   const nowMs = machineMs() - bytes.readDoubleLE(LAYOUT.originAt);
-  const requests: OpenRequest[] = [];
+  const requests: [ownId: string, OpenRequest][] = [];
   for (let slot = 0; slot < SLOTS; slot += 1) {
     const at = LAYOUT.slotsAt + slot * LAYOUT.slotBytes;
     const number = bytes.readUInt32LE(at);
@@ -61,14 +64,18 @@ export function readFlight(fd: number): Flight {
     const length = bytes.readUInt16LE(at + LAYOUT.lengthAt);
     const start = at + LAYOUT.pathAt;
     const path = bytes.toString('latin1', start, start + Math.min(length, LAYOUT.pathBytes));
-    requests.push({
-      id: `${run}-${number.toString(36)}`,
+    const idStart = at + LAYOUT.idAt;
+    const ownId = `${run}-${number.toString(36)}`;
+    const given = bytes.toString('latin1', idStart, idStart + bytes.readUInt8(at + LAYOUT.idLengthAt));
+    const request: OpenRequest = {
+      id: given || ownId,
       method: METHODS[bytes.readUInt8(at + LAYOUT.methodAt)] ?? '',
       path: length > LAYOUT.pathBytes ? `${path}…` : path,
       age_ms: Math.round(nowMs - bytes.readDoubleLE(at + LAYOUT.begunAt)),
       phase: 'working',
-    });
+    };
+    requests.push([ownId, request]);
   }
-  requests.sort((a, b) => b.age_ms - a.age_ms);
-  return { requests, unnamed: bytes.readUInt32LE(LAYOUT.unnamedAt) };
+  requests.sort(([, a], [, b]) => b.age_ms - a.age_ms);
+  return { requests: new Map(requests), unnamed: bytes.readUInt32LE(LAYOUT.unnamedAt) };
 }

@@ -48,7 +48,7 @@ export interface RecorderOptions {
 }
 
 const METHOD_NUMBERS = new Map(METHODS.map((method, index) => [method, index]));
-const { slotBytes, lengthAt, methodAt, begunAt, pathAt, pathBytes } = LAYOUT;
+const { slotBytes, lengthAt, methodAt, idLengthAt, begunAt, pathAt, pathBytes, idAt } = LAYOUT;
 
 /**
  * Remembers what is in flight in shared memory, from where another thread copies it into the file: also while the
@@ -96,6 +96,7 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
 
   begin({
     number,
+    givenId = '',
     method,
     url,
     startedMs,
@@ -113,6 +114,8 @@ export class FlightRecorder implements NonNullable<ServerContext['recorder']> {
     this.#bytes[at + methodAt] = METHOD_NUMBERS.get(method) ?? 255;
     this.#doubles[(at + begunAt) >> 3] = startedMs;
     const bytes = this.#bytes;
+    bytes[at + idLengthAt] = givenId.length;
+    if (givenId !== '') bytes.write(givenId, at + idAt, 'latin1');
     // A call out of JavaScript takes longer than a short loop.
     if (length > SHORT_PATH) bytes.write(url, at + pathAt, Math.min(length, pathBytes), 'latin1');
     else for (let n = 0; n < length; n += 1) bytes[at + pathAt + n] = url.charCodeAt(n);

@@ -40,8 +40,11 @@ export interface Calls {
   retire: { readonly argument: undefined; readonly result: undefined };
   lock: { readonly argument: OrderMessage; readonly result: number };
   drained: { readonly argument: undefined; readonly result: undefined };
-  cut: { readonly argument: undefined; readonly result: Cut };
-  /** Empty the queue of a socket that it listens on; answer what was held, and what still comes. Comes back with how many requests are in flight after that. */
+  /** The argument says why, for people. */
+  cut: { readonly argument: string; readonly result: Cut };
+  /** Keep answers back, and empty the queue of the socket that it listens on. Comes back when no more is accepted. */
+  closeQueue: { readonly argument: undefined; readonly result: undefined };
+  /** Answer what was held, and what still comes. Comes back with how many requests are in flight after that. */
   release: { readonly argument: undefined; readonly result: number };
   /** The last one: the worker ends when it has answered. */
   close: { readonly argument: CloseLimits; readonly result: Closed };
@@ -54,8 +57,6 @@ export type ToWorker =
   | { readonly type: 'connection'; readonly number: number }
   | { readonly type: 'call'; readonly id: number; readonly name: CallName; readonly argument: unknown }
   | { readonly type: 'stop ordered'; readonly order: OrderMessage }
-  /** Keep answers back: the listening socket is about to be closed. */
-  | { readonly type: 'hold' }
   | { readonly type: 'reopen' }
   | { readonly type: 'admin answer'; readonly id: number; readonly answer: AdminAnswer };
 

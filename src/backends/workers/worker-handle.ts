@@ -26,7 +26,7 @@ const LAST_WORDS_MS = 500;
 const COUNT_MS = 250;
 /** How long a worker may take to cut what it has. One that has not answered then is blocked. */
 const CUT_MS = 500;
-/** How long the quiet tail of a worker may take. One that has not answered then is blocked, and `close` ends it. */
+/** How long the emptying of its queue, or its quiet tail, may take a worker. One that has not answered then is blocked, and `close` ends it. */
 const RELEASE_MS = 1_000;
 /** What a worker may take to end, of what it is given to close; and once more when it was killed. */
 const END_MS = 500;
@@ -167,7 +167,7 @@ export class WorkerHandle {
     if (this.status !== undefined && performance.now() - this.heardMs < FRESH_MS)
       return this.status.in_flight;
     const { requests, unnamed } = this.#noted;
-    return { count: requests.length + unnamed, oldest: requests };
+    return { count: requests.size + unnamed, oldest: [...requests.values()] };
   }
 
   get #noted(): Flight {
@@ -241,10 +241,10 @@ export class WorkerHandle {
   }
 
   /** One that does not answer is blocked, and killed: what it had in flight it has noted. */
-  async cut(): Promise<Cut & { readonly blocked: boolean }> {
+  async cut(reason: string): Promise<Cut & { readonly blocked: boolean }> {
     if (!this.#hasServed) return { requests: [], unnamed: 0, blocked: false };
     let cut: Cut | undefined;
-    const answered = this.#call('cut', undefined).then((result) => {
+    const answered = this.#call('cut', reason).then((result) => {
       cut = result;
     });
     await within(CUT_MS, answered);
@@ -254,14 +254,14 @@ export class WorkerHandle {
     this.state = 'cut';
     this.kill();
     await within(REAP_MS, this.ended);
-    const { requests } = this.lost;
+    const requests = this.lost.requests.map((request) => ({ ...request, reason }));
     // What blocks it is at least one piece of work; what the application holds is in no note.
     const count = Math.max(requests.length + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
     return { requests, unnamed: count - requests.length, blocked: true };
   }
 
-  hold(): void {
-    this.tell({ type: 'hold' });
+  async closeQueue(): Promise<void> {
+    if (this.#hasServed) await within(RELEASE_MS, this.#call('closeQueue', undefined));
   }
 
   async release(): Promise<number> {
@@ -370,8 +370,7 @@ export class WorkerHandle {
     const untaken = [...this.#onTheirWay.values()];
     this.#onTheirWay.clear();
     if (this.closed === undefined && this.readyMs !== undefined) {
-      const reason = was === 'cut' ? 'the time is over' : `worker ${this.pid} ended ${this.end}`;
-      this.lost = await this.#cutShort(reason);
+      this.lost = await this.#cutShort(`worker ${this.pid} ended ${this.end}`);
     }
     this.#ended.resolve();
     this.#events.ended(this, was);
@@ -381,16 +380,16 @@ export class WorkerHandle {
   /** What its end has cut, which is not what the audit log has as completed. */
   async #cutShort(reason: string): Promise<WorkerHandle['lost']> {
     const { requests, unnamed } = this.#noted;
-    const [first] = requests;
+    const [first] = requests.keys();
     let completed: ReadonlySet<string> = new Set();
     if (first !== undefined) {
-      const reading = this.#events.completed(first.id.slice(0, first.id.indexOf('-') + 1)).then((ids) => {
+      const reading = this.#events.completed(first.slice(0, first.indexOf('-') + 1)).then((ids) => {
         completed = ids;
       });
       await within(RECORDS_MS, reading).catch(() => undefined);
     }
-    const cut = requests.filter(({ id }) => !completed.has(id));
-    return { requests: cut.map((request) => ({ ...request, reason })), unnamed };
+    const cut = [...requests].filter(([ownId]) => !completed.has(ownId));
+    return { requests: cut.map(([, request]) => ({ ...request, reason })), unnamed };
   }
 }
 

@@ -194,7 +194,7 @@ export class WorkerPool {
     const inTime = await within(timeoutMs, Promise.race([worker.drained(), stopped]));
     if (this.#stopping) return;
     if (!inTime) {
-      const { requests, blocked } = await worker.cut();
+      const { requests, blocked } = await worker.cut('the time is over');
       if (blocked) this.#sayBlocked(worker);
       this.#host.cut(requests);
     }
@@ -232,10 +232,10 @@ export class WorkerPool {
   }
 
   /** Cuts what is in flight in all of them. */
-  async cutAll(): Promise<Awaited<ReturnType<WorkerHandle['cut']>>[]> {
+  async cutAll(reason: string): Promise<Awaited<ReturnType<WorkerHandle['cut']>>[]> {
     return Promise.all(
       this.all.map(async (worker) => {
-        const cut = await worker.cut();
+        const cut = await worker.cut(reason);
         if (cut.blocked) this.#sayBlocked(worker);
         return cut;
       }),

@@ -15,7 +15,8 @@ import { within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
 import type { SignalActions, SignalTrap } from '../../platform/signals.ts';
-import { RUN } from '../../server/exchange.ts';
+import { RUN } from '../../server/request-id.ts';
+import { TrustedProxies } from '../../server/trusted-proxies.ts';
 import { InProcess } from '../in-process/in-process.ts';
 import { rehearse } from '../in-process/rehearsal.ts';
 import { FlightRecorder } from './flight-recorder.ts';
@@ -42,7 +43,8 @@ const RECORDER_MS = 5_000;
 export async function work(signals: SignalTrap): Promise<ExitCode> {
   try {
     const config = shareOf(parseConfig(process.env), Number(process.env[WORKER_VARIABLE]));
-    const log = createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
+    const { logLevel: level, logFormat: format = 'json' } = config;
+    const log = createLogger({ level, format, worker: process.pid });
     return await new Worker(config, log, signals).run();
   } catch (error) {
     const exitCode =
@@ -91,6 +93,7 @@ class Worker {
       log,
       lifecycle: this.#lifecycle,
       admin: { ask: (request) => this.#ask(request) },
+      proxies: new TrustedProxies(config.trustedProxies),
       cut: (requests) => this.#noteCut(requests),
       auditLost: (error) => this.#auditLost(error),
       changed: () => undefined,
@@ -174,9 +177,6 @@ class Worker {
       case 'stop ordered':
         this.#lifecycle.orderStop(orderOf(message.order));
         return;
-      case 'hold':
-        this.#backend.hold();
-        return;
       case 'reopen':
         this.#audit?.reopen();
         return;
@@ -208,8 +208,12 @@ class Worker {
       await this.#backend.drained();
       return undefined;
     },
-    cut: () => this.#backend.cut(),
-    release: () => this.#backend.drainAcceptQueue(),
+    cut: (reason) => this.#backend.cut(reason),
+    closeQueue: async () => {
+      await this.#backend.closeQueue();
+      return undefined;
+    },
+    release: () => this.#backend.release(),
     close: (limits) => {
       this.#closing ??= this.#close(limits);
       return this.#closing;

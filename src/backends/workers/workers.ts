@@ -170,20 +170,23 @@ export class Workers implements Backend {
     await Promise.all(this.#stopping.map((worker) => worker.drained()));
   }
 
-  async cut(): Promise<Cut> {
-    const cuts = await this.#pool.cutAll();
+  async cut(reason: string): Promise<Cut> {
+    const cuts = await this.#pool.cutAll(reason);
     return {
       requests: cuts.flatMap(({ requests }) => requests),
       unnamed: cuts.reduce((sum, { unnamed }) => sum + unnamed, 0),
     };
   }
 
-  /** While the workers keep their answers back, what is queued is accepted and handed over. */
+  /**
+   * Nobody answers before all have stopped accepting: a client whose answer has come opens its next connection at once,
+   * and would be reset by whoever closes the listening socket last.
+   */
   async drainAcceptQueue(): Promise<number> {
-    for (const worker of this.#stopping) worker.hold();
+    // Nothing is read from this end of it, so it must not be the last one.
+    this.#pool.takeSocket()?.close();
+    await Promise.all(this.#stopping.map((worker) => worker.closeQueue()));
     await closeAcceptQueue(this.#server, () => this.#accepted);
-    // Before the worker that listens on it: its own end of it has to be the last one, for what is queued until then.
-    this.#close();
     this.#pool.dropWaiting();
     const counts = await Promise.all(this.#stopping.map((worker) => worker.release()));
     return counts.reduce((sum, count) => sum + count, 0);

@@ -14,6 +14,7 @@ import { InFlight } from '../../../src/server/in-flight.ts';
 import { RequestAudit } from '../../../src/server/request-audit.ts';
 import { Router } from '../../../src/server/router.ts';
 import { createHttpServer } from '../../../src/server/server.ts';
+import { TrustedProxies } from '../../../src/server/trusted-proxies.ts';
 import { ROOT } from '../../support/root.ts';
 import { ServerProcess } from '../../support/server-process.ts';
 import type { Admission, Dispatch } from './play.ts';
@@ -187,7 +188,7 @@ class StartingServer implements Target {
     const connections = new Connections();
     const log = pino({ level: 'silent' });
     this.#inFlight = new InFlight();
-    const around = { lifecycle, inFlight: this.#inFlight, log };
+    const around = { lifecycle, inFlight: this.#inFlight, log, proxies: new TrustedProxies(undefined) };
     const limits = parseConfig({});
     const router = new Router().mount('/', (request, response) => {
       const port = request.socket.remotePort ?? 0;
@@ -198,7 +199,10 @@ class StartingServer implements Target {
     const requestAudit = new RequestAudit();
     const gate = new Gate({ ...around, connections, requestAudit }, limits);
     this.#server = createHttpServer(
-      { ...around, gate, connections, accepting: () => true, requestAudit },
+      {
+        ...{ ...around, gate, connections, requestAudit },
+        ...{ accepting: () => true, logsAccess: () => false },
+      },
       router,
       limits,
     ).server;
