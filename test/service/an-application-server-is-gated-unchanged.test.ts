@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -12,6 +13,8 @@ import { ROOT } from '../support/root.ts';
 import { ServiceProcess, type SpawnOptions, tempDir } from '../support/service-process.ts';
 
 const REGISTER = join(ROOT, 'dist/register.js');
+const OWN_ID = /^[0-9a-z]{6}-[0-9a-z]+$/;
+const UPGRADE = { Connection: 'Upgrade', Upgrade: 'echo' };
 const OWN_SERVER = join(ROOT, 'test/fixtures/own-server.mjs');
 
 /** A server that knows nothing of us, started with the preload. */
@@ -170,6 +173,35 @@ t.test('an application that closes its server ends, and cuts nothing', async (t)
   t.equal((await held.response()).status, 200);
   t.strictSame(await service.exited, { code: 0, signal: null });
   t.match(service.output, 'closed by a request');
+});
+
+t.test("each answer carries the request's id, and the access log tells of each by it", async (t) => {
+  const env = { ACCESS_LOG: 'on', TRUSTED_PROXIES: '127.0.0.1', LOG_FORMAT: 'json' };
+  const service = await preloaded(t, { env });
+  const drain = await holdDrain(service);
+  const asked = new Map<string, number>();
+  const ask = async (client: RawClient, path: string, fields = {}): Promise<string> => {
+    const { status, headers } = await client.request('GET', path, fields).response();
+    const { 'x-request-id': id = '' } = headers;
+    asked.set(id, status);
+    return id;
+  };
+  const client = await RawClient.open(service.port);
+  t.match(await ask(client, '/'), OWN_ID);
+  t.match(await ask(client, '/missing'), OWN_ID, 'with a 404 of its own');
+  const behind = { 'X-Request-Id': 'of-the-proxy', 'X-Forwarded-For': '192.0.2.7' };
+  t.equal(await ask(client, '/', behind), 'of-the-proxy');
+  t.match(await ask(await RawClient.open(service.port), '/', { Expect: 'more' }), OWN_ID);
+  await service.stop();
+  t.match(await ask(client, '/'), OWN_ID, 'with our 503');
+  t.match(await ask(await RawClient.open(service.port), '/chat', UPGRADE), OWN_ID);
+  t.strictSame([...asked.values()], [200, 404, 200, 417, 503, 503], 'no id was there twice');
+  await drain.finish(t);
+  const lines = service.lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+  const told = lines.filter(({ method, path }) => method === 'GET' && path !== '/hold/drain');
+  t.strictSame(new Map(told.map(({ request, status }) => [request, status])), asked);
+  t.match(told[2], { client: '192.0.2.7', outcome: 'completed', duration_ms: Number });
+  t.match(told[4], { client: '127.0.0.1', outcome: 'refused', reason: 'stopping' });
 });
 
 t.test('metrics count by the pattern that the framework tells, and never by the path', async (t) => {
@@ -349,6 +381,39 @@ t.test('failSafe()', async (t) => {
     t.equal(failSafe(server, options(t)), service);
     await stops(t, service, server, answer);
     t.notOk(stopping.aborted, 'that is of the service which is the process');
+  });
+  await t.test('with responses of its own class, watched through diagnostics_channel', async (t) => {
+    class Own<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
+      readonly id = 'the own id of the class';
+    }
+    const server = createServer({ ServerResponse: Own }, (_request, response) => {
+      response.end(response.id);
+    });
+    t.teardown(() => server.closeAllConnections());
+    const messages: { event: string; id: string; response: unknown; status?: number; reason?: string }[] = [];
+    for (const event of ['start', 'end', 'refused']) {
+      const listener = (message: unknown): void => {
+        messages.push({ ...(message as (typeof messages)[number]), event });
+      };
+      subscribe(`master-agent:request:${event}`, listener);
+      t.teardown(() => unsubscribe(`master-agent:request:${event}`, listener));
+    }
+    server.listen(0, '127.0.0.1');
+    const service = failSafe(server, options(t));
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const client = await RawClient.open(port);
+    const { body, headers } = await client.get('/').response();
+    t.equal(body, 'the own id of the class');
+    const stopped = service.stop();
+    const refused = await client.get('/').response();
+    assertRefused(t, refused);
+    await stopped;
+    t.match(messages, [
+      { event: 'start', id: headers['x-request-id'], response: Own },
+      { event: 'end', id: headers['x-request-id'], response: Own, status: 200 },
+      { event: 'refused', id: refused.headers['x-request-id'], response: Own, reason: 'stopping' },
+    ]);
   });
   await t.test('with a mistake in the options', async (t) => {
     const { server } = make(t);
