@@ -310,6 +310,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
       if (!application.malformed?.(error, socket)) socket.destroy(error);
       return;
     }
+    let hasNoBody = false;
     if (connection.sending) {
       const broken = connection.receiving;
       if (broken === undefined) {
@@ -321,14 +322,15 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
         socket.destroy(error);
         return;
       }
+      hasNoBody = broken.method === 'HEAD';
       end(connection, broken);
     }
-    connection.endAfterLatest(() => answerMalformed(connection, error));
+    connection.endAfterLatest(() => answerMalformed(connection, error, hasNoBody));
     if (asksClientsToLeave()) connection.announceClose();
   }
 
   /** Answers, by hand, what node:http has given up, unless the application does, and ends the connection. */
-  function answerMalformed(connection: Connection, error: NodeJS.ErrnoException): void {
+  function answerMalformed(connection: Connection, error: NodeJS.ErrnoException, hasNoBody = false): void {
     const { socket } = connection;
     const id = newId();
     // What was read as a request is refused as one.
@@ -339,7 +341,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
       socket.write(
         `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nX-Request-Id: ${id}\r\n` +
           `Content-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
-          `Date: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n${body}`,
+          `Date: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n${hasNoBody ? '' : body}`,
       );
       watch.malformed(id, connection.peer, status);
     }

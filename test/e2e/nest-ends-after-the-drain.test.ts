@@ -27,7 +27,8 @@ for (const workers of [0, 2]) {
     need('script', INSTALL.script);
     const cwd = nest(t);
     const env = { ...process.env, PORT: '0', OPS_PORT: '0', WORKERS: String(workers), HOST: '127.0.0.1' };
-    const command = `'${process.execPath}' '${MAIN}' nest.mjs`;
+    // A shell that stays would end by the Ctrl-C itself.
+    const command = `exec '${process.execPath}' '${MAIN}' nest.mjs`;
     const terminal = spawn('script', ['-qefc', command, '/dev/null'], {
       cwd,
       env,

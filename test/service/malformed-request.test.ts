@@ -35,6 +35,17 @@ t.test('a head that is too large gets a 431', async (t) => {
   t.equal(await client.ended, 'fin');
 });
 
+t.test('a HEAD whose body breaks off gets a head alone', async (t) => {
+  const service = await ServiceProcess.running(t);
+  const client = await RawClient.open(service.port);
+  client.write('HEAD /hold/a HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n');
+  await service.line('holding a');
+  client.socket.end();
+  t.equal(await client.ended, 'fin');
+  t.match(client.pending, /^HTTP\/1\.1 400 Bad Request\r\n[^]*\r\n\r\n$/);
+  service.release('a');
+});
+
 t.test('garbage behind a request in flight does not cost that its answer', async (t) => {
   const service = await ServiceProcess.running(t);
   const client = (await RawClient.open(service.port)).get('/hold/a').get('/hold/b').write(GARBAGE);
