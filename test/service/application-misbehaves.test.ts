@@ -1,11 +1,13 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { readHead } from '../../src/audit/head.ts';
 import { verify } from '../../src/audit/verify.ts';
 import { readRecords } from '../support/audit.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ROOT } from '../support/root.ts';
-import { ServiceProcess, type SpawnOptions } from '../support/service-process.ts';
+import { POLL_MS, ServiceProcess, type SpawnOptions } from '../support/service-process.ts';
 
 const APP = join(ROOT, 'test/fixtures/misbehaving-app.mjs');
 
@@ -81,12 +83,15 @@ t.test('a handler that never settles is cut at the deadline, by name', async (t)
 
 t.test('process.exit(0) while running: exit 70, what it cuts is named and on record', async (t) => {
   const service = await ServiceProcess.running(t, options());
+  const file = join(service.stateDir, 'audit.ndjson');
   await held(service);
+  // While a write is under way, what the end still has to record goes to the log.
+  while (!readFileSync(file, 'utf8').includes('"state":"running"')) await delay(POLL_MS);
   (await RawClient.open(service.port)).get('/exit');
   t.strictSame(await service.exited, { code: 70, signal: null });
   t.match(service.output, /FATAL: The application has ended the process, with 0/);
   t.match(service.output, /Cut in-flight request: GET \/hold after/);
-  const records = readRecords(join(service.stateDir, 'audit.ndjson'), 'request');
+  const records = readRecords(file, 'request');
   t.match(
     records.filter(({ path }) => path === '/hold').map(({ outcome }) => outcome)[0],
     'cut',
