@@ -103,7 +103,9 @@ export function createHttpServer(parts: ServerParts, router: Router, limits: Ser
     // Checked below, behind the gate: while stopping even a request without a Host gets the 503.
     requireHostHeader: false,
     // Newer versions of Node ask; older ones take every upgrade once there is a listener.
-    shouldUpgradeCallback: (request) => application.upgradeOf(request) !== undefined,
+    // One with a bad Host leaves HTTP, too: its 400 ends the connection on every version.
+    shouldUpgradeCallback: ({ httpVersion, url }) =>
+      httpVersion === '1.1' && router.matchUpgrade(url ?? '') !== undefined,
   };
   const server = createServer(options);
   const intake = intakeOf(parts, server, application);
