@@ -5,27 +5,15 @@ import { ExitCode } from './exit-code.ts';
 import { endProcess } from './platform/end-process.ts';
 import { SignalTrap } from './platform/signals.ts';
 
-/** How long the last lines of the log may take when their reader is slow. */
-const FLUSH_MS = 500;
-/** How long file operations under way may then take: a disk may not answer. */
-const POOL_MS = 250;
-
 /** The first word of the command line. Anything else is the path of an application to serve. */
-const COMMANDS: readonly CommandName[] = [
-  'check',
-  'stop',
-  'reload',
-  'reopen',
-  'status',
-  'emergency',
-  'unlatch',
-  'verify-audit',
-  'conformance',
-  'help',
-];
+const COMMANDS: Readonly<Record<CommandName, true>> = {
+  ...{ check: true, stop: true, reload: true, reopen: true, status: true, emergency: true, unlatch: true },
+  ...{ 'verify-audit': true, conformance: true, help: true },
+};
 
 const [first, ...rest] = process.argv.slice(2);
-const command = COMMANDS.find((name) => name === first?.replace(/^--(?=help$)/, ''));
+const word = first?.replace(/^--(?=help$)/, '') ?? '';
+const command = isCommand(word) ? word : undefined;
 
 // The application's process.exit(0) must not decide the exit code. One that calls it while it is checked is no application.
 let code: number = command === 'check' ? ExitCode.Config : ExitCode.Internal;
@@ -33,7 +21,7 @@ process.on('exit', () => {
   process.exitCode = code;
 });
 code = await runCommand();
-await endProcess(code, POOL_MS);
+await endProcess(code);
 
 async function runCommand(): Promise<number> {
   // A controller's worker, with any command line.
@@ -49,6 +37,10 @@ async function runCommand(): Promise<number> {
     const { run } = await import('./cli/serve.ts');
     return await run(first === 'serve' ? rest : process.argv.slice(2), signals);
   } finally {
-    flushLog(FLUSH_MS);
+    flushLog();
   }
+}
+
+function isCommand(name: string): name is CommandName {
+  return Object.hasOwn(COMMANDS, name);
 }

@@ -8,7 +8,7 @@ import type { Server } from 'node:http';
 import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import { readEnvironment } from './config/environment.ts';
-import { type Config, parseConfig, SETTINGS } from './config/settings.ts';
+import { type Config, formatOf, parseConfig, SETTINGS } from './config/settings.ts';
 import { OWN_SERVERS } from './platform/own-servers.ts';
 import { SignalTrap } from './platform/signals.ts';
 import { holdConnections } from './server/hold-connections.ts';
@@ -26,9 +26,6 @@ const NOT_OURS: readonly (keyof Config)[] = [
   ] as const),
   ...(['maxConnections', 'maxRequestsPerSocket', 'maxHeaderBytes', 'pidFile'] as const),
 ];
-
-/** For file operations under way, where there is no service because of a mistake. */
-const POOL_MS = 250;
 
 if (isMainThread) {
   // Before the application takes its own copy of process.exit.
@@ -64,7 +61,7 @@ async function gate(server: Server, signals: SignalTrap): Promise<void> {
   } catch (error) {
     const { explain } = await import('./cli/explain.ts');
     const { endProcess } = await import('./platform/end-process.ts');
-    await endProcess(explain(error), POOL_MS);
+    await endProcess(explain(error));
   }
 }
 
@@ -79,5 +76,5 @@ function configure(): Config {
     variables.OPS_PORT ||= 'off';
   }
   const config = parseConfig({ ...variables, PORT: '0' });
-  return { ...config, logFormat: config.logFormat ?? (process.stdout.isTTY ? 'text' : 'json') };
+  return { ...config, logFormat: formatOf(config.logFormat) };
 }

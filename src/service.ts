@@ -19,10 +19,6 @@ import { createLogger } from './platform/logger.ts';
 import { SignalTrap } from './platform/signals.ts';
 import { holdConnections } from './server/hold-connections.ts';
 
-/** At the end of a process that is the service's: for the last lines of the log, and for file operations under way. */
-const FLUSH_MS = 500;
-const POOL_MS = 250;
-
 const ending = new AbortController();
 
 export interface ServiceOptions {
@@ -131,8 +127,8 @@ export class Service {
     // A failed start is explained first.
     await this.#starting;
     await signals.release();
-    flushLog(FLUSH_MS);
-    await endProcess(report.exit_code, POOL_MS);
+    flushLog();
+    await endProcess(report.exit_code);
   }
 
   /** Puts a server behind the gate; the first one starts the service. */

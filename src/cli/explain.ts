@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { ConfigError, LOG_FORMATS, type LogFormat } from '../config/settings.ts';
+import { ConfigError, formatOf, LOG_FORMATS } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, StartError } from '../exit-code.ts';
 import { createLogger } from '../platform/logger.ts';
@@ -30,8 +30,4 @@ export function explain(error: unknown): ExitCode {
   }
   log.fatal({ err: error }, `Internal error: ${messageOf(error)}`);
   return ExitCode.Internal;
-}
-
-export function formatOf(format: LogFormat | undefined, terminal = process.stdout.isTTY): LogFormat {
-  return format ?? (terminal ? 'text' : 'json');
 }

@@ -4,7 +4,7 @@ import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
 import { rehearse } from '../backends/in-process/rehearsal.ts';
 import { environmentDoubts, readEnvironment } from '../config/environment.ts';
-import { ConfigError, parseConfig } from '../config/settings.ts';
+import { ConfigError, formatOf, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
@@ -15,7 +15,7 @@ import { readPidFile, removePidFile, removePidFileNow, writePidFile } from '../p
 import type { SignalTrap } from '../platform/signals.ts';
 import { createNotifier } from '../platform/systemd.ts';
 import { version } from '../version.ts';
-import { explain, formatOf, logOfFailure } from './explain.ts';
+import { explain, logOfFailure } from './explain.ts';
 import { fateIn } from './find-service.ts';
 import { complain, helpText } from './help.ts';
 

@@ -5,6 +5,11 @@ import { ExitCode } from '../exit-code.ts';
 export const LOG_FORMATS = ['json', 'text', 'journal'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
+/** The format that was asked for, or else the one that its reader wants. */
+export function formatOf(format: LogFormat | undefined, terminal = process.stdout.isTTY): LogFormat {
+  return format ?? (terminal ? 'text' : 'json');
+}
+
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 

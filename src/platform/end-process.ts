@@ -1,16 +1,18 @@
 import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** How long file operations under way may take: a disk may not answer. */
+const POOL_MS = 250;
 /** How often outstanding work is looked at: Node does not tell when the work of others ends. */
 const LOOK_MS = 10;
 
 /**
  * Ends this process with `code`, after the last log line. `process.exit` joins the threads of libuv's pool and so never
  * returns when one of them waits for a disk, or a name server, that does not answer. Work that is still under way after
- * `ms` is left behind by ending the process without its threads. Does not return.
+ * a moment is left behind by ending the process without its threads. Does not return.
  */
-export async function endProcess(code: number, ms: number): Promise<void> {
-  const endMs = performance.now() + ms;
+export async function endProcess(code: number): Promise<void> {
+  const endMs = performance.now() + POOL_MS;
   while (isPoolBusy() && performance.now() < endMs) await delay(LOOK_MS);
   if (isPoolBusy()) endAtOnce(code);
   process.exit(code);

@@ -7,7 +7,7 @@ const MOST_PENDING = 1024 * 1024;
 /** When a full descriptor is tried again, doubling from the first to the last. Node cannot tell when it has room. */
 const FIRST_RETRY_MS = 1;
 const LAST_RETRY_MS = 50;
-/** What `process.exit` grants a slow reader. */
+/** What the end of a process grants a slow reader. */
 const EXIT_FLUSH_MS = 500;
 /** `flushLog` looks this often. */
 const FLUSH_STEP_MS = 2;
@@ -18,7 +18,7 @@ const outputs = new Set<LogOutput>();
  * Writes what is left of the log, blocking the event loop for at most `ms`: for the very end of a process.
  * @returns whether everything was written
  */
-export function flushLog(ms: number): boolean {
+export function flushLog(ms = EXIT_FLUSH_MS): boolean {
   const endMs = performance.now() + ms;
   const never = new Int32Array(new SharedArrayBuffer(4));
   let whole = true;
@@ -54,7 +54,7 @@ export class LogOutput {
   constructor(fd: number, dropNotice: (count: number) => string) {
     this.#write = openWriter(fd);
     this.#dropNotice = dropNotice;
-    if (outputs.size === 0) process.once('exit', () => flushLog(EXIT_FLUSH_MS));
+    if (outputs.size === 0) process.once('exit', () => flushLog());
     outputs.add(this);
   }
 

@@ -85,14 +85,13 @@ const DROPPED_SUMMARY_MS = 1_000;
 
 /** A node:http server of our own, whose requests go through the gate and the router to a handler. */
 export function createHttpServer(parts: ServerParts, router: Router, limits: ServerLimits): GatedServer {
+  // From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8).
+  const takerOf = ({ httpVersion, url }: IncomingMessage): RouteMatch<UpgradeHandler> | undefined =>
+    httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
   const application: Application = {
     unrouted: router.unrouted,
     serve: (exchange, response) => dispatch(router, exchange, response),
-    // From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8).
-    upgradeOf: (request) =>
-      request.httpVersion === '1.1' && hasValidHost(request)
-        ? router.matchUpgrade(request.url ?? '')
-        : undefined,
+    upgradeOf: (request) => (hasValidHost(request) ? takerOf(request) : undefined),
   };
   type Options = ServerOptions<typeof GatedRequest, typeof GatedResponse>;
   const options: Options & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
@@ -104,8 +103,7 @@ export function createHttpServer(parts: ServerParts, router: Router, limits: Ser
     requireHostHeader: false,
     // Newer versions of Node ask; older ones take every upgrade once there is a listener.
     // One with a bad Host leaves HTTP, too: its 400 ends the connection on every version.
-    shouldUpgradeCallback: ({ httpVersion, url }) =>
-      httpVersion === '1.1' && router.matchUpgrade(url ?? '') !== undefined,
+    shouldUpgradeCallback: (request) => takerOf(request) !== undefined,
   };
   const server = createServer(options);
   const intake = intakeOf(parts, server, application);

@@ -43,6 +43,13 @@ t.test(
     ]);
     t.strictSame(readdirSync(cwd).sort(), ['.env', 'app.mjs', 'token']);
 
+    const latch = JSON.stringify({ time: 'now', by: 'somebody', reason: '' });
+    const latched = await checked(t, { files: { 'emergency.json': latch }, env: { STATE_DIR: '.' } });
+    t.match(latched, {
+      code: 0,
+      lines: [/^warning: \. is latched by an emergency shutdown: .* 75 .* unlatch /],
+    });
+
     const bare = await checked(t, {});
     t.strictSame(
       { ...bare, cwd: '' },

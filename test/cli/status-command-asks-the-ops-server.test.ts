@@ -88,5 +88,6 @@ t.test('the line on a drain says what an operator wants to know', async (t) => {
     'Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s',
   );
   t.equal(drainLine(status({ state: 'stopping', shutdown })), 'Draining: 0 in flight, 12 s left');
+  t.equal(drainLine(status({ state: 'stopped', shutdown })), 'Leaving: nothing in flight');
   t.equal(drainLine(status({ shutdown })), 'Lame duck: 0 in flight, 12 s left');
 });

@@ -67,6 +67,8 @@ t.test('a log that is wrong: exit 1, with the file, the line and how', async (t)
     `Broken at ${file}.9:4: this record was changed, or one is missing or was put in here`,
   );
   t.match(text.lines[1], /^OK up to there: 5 records, 2 chains$/);
+  t.ok(text.lines.includes('Not checked: what stands behind that line'));
+  t.notMatch(text.lines.join(), 'the last chain is not closed');
   const json = await command(t, ['verify-audit', '--json'], { stateDir, env });
   t.equal(json.code, 1);
   t.match(JSON.parse(json.lines.join('')).finding, { file: `${file}.9`, line: 4 });

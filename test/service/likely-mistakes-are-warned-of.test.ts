@@ -78,6 +78,17 @@ t.test('a service warns of them when it starts and reloads, and starts', async (
   t.notMatch(service.output, 'secret');
 });
 
+t.test('a start that fails tells of them, too', async (t) => {
+  const cwd = tempDir(t);
+  writeFileSync(join(cwd, '.env'), 'SHUTDOWN_TIMOUT=3\nRETRY_AFTER=x\n');
+  const service = ServiceProcess.spawn(t, { cwd });
+  t.strictSame(await service.exited, { code: 78, signal: null });
+  t.strictSame(warnings(service), [
+    'WARNING: .env:1: SHUTDOWN_TIMOUT is not a setting; did you mean SHUTDOWN_TIMEOUT?',
+  ]);
+  t.match(service.output, 'FATAL: RETRY_AFTER: want');
+});
+
 t.test(
   'a SETTINGS_FILE that is not there is told, and one that is there instead of .env is read',
   async (t) => {

@@ -311,6 +311,8 @@ for (const [about, cases] of Object.entries(CASES)) {
       const { statuses, heads, closed } = await ask(port, bytes, expected);
       t.strictSame({ statuses, closed }, { statuses: expected.statuses, closed: expected.closes }, name);
       t.strictSame(dispatched, expected.dispatches ?? [], `${name}: what the application was given`);
+      if (expected.closes && !heads.at(-1)?.startsWith('HTTP/1.1 101'))
+        t.match(heads.at(-1), /^connection: close$/im, `${name}: says that it closes`);
       for (const head of heads) {
         if (!head.startsWith('HTTP/1.1 101'))
           t.match(head, /^date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT$/im, `${name}: has a Date`);

@@ -40,3 +40,40 @@ t.test('connections that are passed on are all answered, in a reload too', async
   pool.service.signal('SIGTERM');
   t.strictSame(await pool.service.exited, { code: 0, signal: null });
 });
+
+/** The second worker stands still, for less than it is given, when it is to stop accepting. */
+const SLOW_TO_CLOSE = `
+const slot = Number(process.env.MASTER_AGENT_WORKER);
+process.on('message', ({ name }) => {
+  if (name !== 'closeQueue' || slot !== 1) return;
+  console.log('stands still');
+  const untilMs = performance.now() + 600;
+  while (performance.now() < untilMs);
+  console.log('goes on at ' + Date.now());
+});
+export default { routes(router) { router.get('/', (request, response) => response.end(String(slot))); } };
+`;
+
+t.test('no worker answers what it has held before all have stopped accepting', async (t) => {
+  // A client that is answered opens its next connection at once, and the last to close would reset it.
+  const pool = await WorkersService.running(t, { workers: 2, app: SLOW_TO_CLOSE });
+  const { service } = pool;
+  const clients = await Promise.all([pool.connect(), pool.connect()]);
+  const slots: string[] = [];
+  for (const client of clients) slots.push((await client.get('/').response()).body);
+  t.strictSame(slots.sort(), ['0', '1']);
+  service.signal('SIGTERM');
+  await service.line('stands still');
+  const answers = await Promise.all(
+    clients.map(async (client) => {
+      const { status } = await client.get('/').response();
+      return { status, atMs: Date.now() };
+    }),
+  );
+  const [, wentOnAt] = /goes on at (\d+)/.exec(await service.line('goes on at')) ?? [];
+  for (const { status, atMs } of answers) {
+    t.equal(status, 503);
+    t.ok(atMs >= Number(wentOnAt), `answered at ${atMs}, and the second worker went on at ${wentOnAt}`);
+  }
+  t.strictSame(await service.exited, { code: 0, signal: null });
+});
