@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { AuditMode } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { replaceFile, replaceFileNow } from '../platform/atomic-file.ts';
+import { type Deferred, deferred } from '../platform/deferred.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
 import { Batch, type LineEncoding } from './batch.ts';
@@ -67,8 +68,8 @@ export class AuditLog {
   #spare = new Batch();
   /** Is on its way to the file. */
   #writing: Batch | undefined;
-  /** Waiters for the records of the next flush to be on disk. */
-  #joined: ((kept: boolean) => void)[] = [];
+  /** Set when somebody waits for the records of the next flush to be on disk. */
+  #joined: Deferred<boolean> | undefined;
   #flushing: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failure: Error | undefined;
@@ -166,9 +167,9 @@ export class AuditLog {
   /** Resolves when everything recorded so far is on disk: true, or false when it cannot be. */
   kept(): Promise<boolean> {
     if (this.#failure !== undefined || this.#closed) return Promise.resolve(false);
-    const kept = new Promise<boolean>((resolve) => this.#joined.push(resolve));
+    this.#joined ??= deferred();
     this.#startFlush();
-    return kept;
+    return this.#joined.promise;
   }
 
   /** Continues in a new file under the same name, once what is recorded so far is in the old one. */
@@ -238,13 +239,14 @@ export class AuditLog {
   }
 
   #isPressing(): boolean {
-    if (this.#joined.length > 0 || this.#reopenAsked) return true;
+    if (this.#joined !== undefined || this.#reopenAsked) return true;
     return this.#waiting.records >= (this.#options.mode === 'strict' ? 1 : BATCH_RECORDS);
   }
 
   async #flush(final: boolean): Promise<void> {
-    const joined = this.#joined.splice(0);
-    const mustSync = final || joined.length > 0 || this.#options.mode === 'strict';
+    const joined = this.#joined;
+    this.#joined = undefined;
+    const mustSync = final || joined !== undefined || this.#options.mode === 'strict';
     try {
       const others = this.#owner?.others;
       const looks = this.#lookAsked || final;
@@ -258,11 +260,11 @@ export class AuditLog {
         this.#waiting = this.#spare;
         await this.#write(batch, mustSync, final, writers);
         this.#spare = batch;
-      } else if (joined.length > 0) await this.#file.sync();
+      } else if (joined !== undefined) await this.#file.sync();
       if (final && others !== undefined) await this.#keepHead();
-      for (const resolve of joined) resolve(true);
+      joined?.resolve(true);
     } catch (error) {
-      this.#joined.push(...joined);
+      joined?.resolve(false);
       this.#fail(error instanceof Error ? error : new Error(messageOf(error)));
     }
   }
@@ -354,7 +356,7 @@ export class AuditLog {
     this.#failure = error;
     this.#stopTimers();
     this.#giveToFallback();
-    for (const resolve of this.#joined.splice(0)) resolve(false);
+    this.#joined?.resolve(false);
     this.#options.lost(error);
   }
 

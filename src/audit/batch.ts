@@ -4,7 +4,8 @@ import { linesOf } from './writes.ts';
 /** A buffer that has grown beyond this is not kept. */
 const MOST_KEPT_BYTES = 1024 * 1024;
 const FIRST_BYTES = 64 * 1024;
-const NEWLINE = 0x0a;
+/** So many lines are copied into the buffer together: a call for each would cost as much as making the line. */
+const LINES_A_COPY = 32;
 
 /** Text that is known to be ASCII is written several times as fast. */
 export type LineEncoding = 'ascii' | 'utf8';
@@ -17,27 +18,29 @@ export class Batch {
   #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES);
   #length = 0;
   #records = 0;
+  /** The last lines, which are not in the buffer yet. */
+  #text = '';
+  #textEncoding: LineEncoding = 'ascii';
 
   get records(): number {
     return this.#records;
   }
 
-  /** In bytes. */
+  /** In bytes; of the last few lines the number of characters. */
   get length(): number {
-    return this.#length;
+    return this.#length + this.#text.length;
   }
 
   add(line: string, encoding: LineEncoding = 'utf8'): void {
-    // No character of a string takes more than three bytes.
-    this.#reserve(line.length * 3 + 1);
-    this.#length += this.#bytes.write(line, this.#length, encoding === 'ascii' ? 'latin1' : 'utf8');
-    this.#bytes[this.#length] = NEWLINE;
-    this.#length += 1;
+    this.#text += `${line}\n`;
+    if (encoding === 'utf8') this.#textEncoding = 'utf8';
     this.#records += 1;
+    if (this.#records % LINES_A_COPY === 0) this.#copyText();
   }
 
   /** All that is to be written: the records and their seal. Good until the next record is added. */
   seal(fields: SealFields, key: Buffer | undefined): { bytes: Buffer; hash: string } {
+    this.#copyText();
     const sums = this.#records > MOST_SUMS ? undefined : this.#lines().map(checkSum).join('');
     const text = sealText(fields, this.#records, sums);
     this.#reserve(text.length + 128);
@@ -49,6 +52,7 @@ export class Batch {
 
   /** The records, for when they cannot be written. */
   drain(): string[] {
+    this.#copyText();
     const lines = this.#lines().map(String);
     this.clear();
     return lines;
@@ -58,6 +62,15 @@ export class Batch {
     if (this.#bytes.length > MOST_KEPT_BYTES) this.#bytes = Buffer.allocUnsafeSlow(FIRST_BYTES);
     this.#length = 0;
     this.#records = 0;
+  }
+
+  #copyText(): void {
+    // No character of a string takes more than three bytes.
+    this.#reserve(this.#text.length * 3);
+    const encoding = this.#textEncoding === 'ascii' ? 'latin1' : 'utf8';
+    this.#length += this.#bytes.write(this.#text, this.#length, encoding);
+    this.#text = '';
+    this.#textEncoding = 'ascii';
   }
 
   #lines(): Buffer[] {

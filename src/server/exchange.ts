@@ -83,6 +83,8 @@ export class Exchange implements Context {
   readonly id: string;
   /** The one behind it on its connection; set by that. */
   next: Exchange | undefined = undefined;
+  /** In strict mode: its whole answer was put on record before it left. */
+  isOnRecord = false;
   readonly #context: ServerContext;
   /** Where the recorder remembers it, if there is one. */
   readonly #place: number;

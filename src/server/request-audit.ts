@@ -7,8 +7,6 @@ export const EMERGENCY_PATH = '/admin/emergency-shutdown';
 /** Puts requests on record. Without an audit log every call does nothing. */
 export class RequestAudit {
   #log: AuditLog | undefined;
-  /** In strict mode: on record as completed, and not over yet. */
-  readonly #completed = new Set<Exchange>();
 
   /** Records go to this log from now on: the server is made before the log is opened. */
   use(log: AuditLog): void {
@@ -25,20 +23,21 @@ export class RequestAudit {
    * @param whole whether nothing of it comes after what is about to leave
    * @returns false when it could not be put on record: then it must not leave
    */
-  async keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
+  keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
     // What is lost goes on record when it ends, and nothing of it will leave.
-    if (this.#log === undefined || exchange.isLost) return true;
+    if (this.#log === undefined || exchange.isLost) return Promise.resolve(true);
     exchange.record(this.#log, whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun');
-    const kept = await this.#log.kept();
-    if (whole && kept && !exchange.isLost) this.#completed.add(exchange);
-    // Control never needs the audit log: an administrator's answer leaves all the same.
-    return kept || exchange.path === EMERGENCY_PATH;
+    return this.#log.kept().then((kept) => {
+      if (whole && kept) exchange.isOnRecord = true;
+      // Control never needs the audit log: an administrator's answer leaves all the same.
+      return kept || exchange.path === EMERGENCY_PATH;
+    });
   }
 
   /** Puts a request on record that has ended, unless its whole answer is on record already. */
   ended(exchange: Exchange, outcome: Outcome, nowMs?: number): void {
     if (this.#log === undefined) return;
-    if (this.#completed.delete(exchange) && outcome === 'completed') return;
+    if (exchange.isOnRecord && outcome === 'completed') return;
     exchange.record(this.#log, 'request', exchange.status, outcome, nowMs);
   }
 
