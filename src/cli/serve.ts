@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 import type { Logger } from 'pino';
 import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
-import { rehearse } from '../backends/in-process/rehearsal.ts';
+import { rehearseSoon } from '../backends/in-process/rehearsal.ts';
 import { environmentDoubts, readEnvironment } from '../config/environment.ts';
 import { ConfigError, formatOf, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
@@ -80,8 +80,7 @@ async function serve(signals: SignalTrap, app: string | undefined): Promise<Exit
     };
     signals.deliverTo({ ...actions, exit }, log);
     await controller.start();
-    if (config.workers === 0)
-      rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
+    if (config.workers === 0) rehearseSoon(config, controller.lifecycle, log);
     const report = await controller.stopped;
     await signals.release();
     return report.exit_code;

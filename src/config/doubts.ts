@@ -49,7 +49,7 @@ function meantBy(name: string): string | undefined {
 
 /** Whether at most so many letters were added, left out, changed or swapped with the next one. */
 function isNear(one: string, other: string, most: number): boolean {
-  if (one === other || most === 0) return one === other;
+  if (one === other || most === 0 || Math.abs(one.length - other.length) > most) return one === other;
   let at = 0;
   while (one[at] === other[at]) at += 1;
   const [a, b] = [one.slice(at), other.slice(at)];

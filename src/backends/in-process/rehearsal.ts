@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream';
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import type { Config } from '../../config/settings.ts';
 import { type StopParts, type StopPlan, stop } from '../../control/stop.ts';
 import { ExitCode } from '../../exit-code.ts';
@@ -12,6 +12,17 @@ import type { Listener } from './listener.ts';
 
 /** No answer is worth more waiting. */
 const PATIENCE_MS = 1_000;
+/** The first requests after a start do not wait behind a rehearsal, which keeps the loop busy for some 30 ms. */
+const AFTER_START_MS = 250;
+
+/** Rehearses when the start is over, unless a stop was ordered before. */
+export function rehearseSoon(config: Config, lifecycle: Lifecycle, log: Logger): void {
+  const begin = (): void => {
+    if (lifecycle.order !== undefined) return;
+    rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
+  };
+  setTimeout(begin, AFTER_START_MS).unref();
+}
 
 /**
  * Plays a request, a stop and a refusal on a service without an application and without an address. V8 compiles a

@@ -18,7 +18,7 @@ import type { SignalActions, SignalTrap } from '../../platform/signals.ts';
 import { RUN } from '../../server/request-id.ts';
 import { TrustedProxies } from '../../server/trusted-proxies.ts';
 import { InProcess } from '../in-process/in-process.ts';
-import { rehearse } from '../in-process/rehearsal.ts';
+import { rehearseSoon } from '../in-process/rehearsal.ts';
 import { FlightRecorder } from './flight-recorder.ts';
 import { HandedListener } from './handed-listener.ts';
 import {
@@ -150,9 +150,7 @@ class Worker {
       await this.#backend.open();
       this.#lifecycle.to('running');
       tell({ type: 'ready' });
-      rehearse(this.#config).catch((error) =>
-        this.#log.debug({ err: error }, 'The rehearsal of a stop failed'),
-      );
+      rehearseSoon(this.#config, this.#lifecycle, this.#log);
     }
     const beat = setInterval(() => tell({ type: 'beat', status: this.#backend.status() }), BEAT_MS);
     const exitCode = await this.#left.promise;
