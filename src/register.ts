@@ -7,7 +7,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
-import { readEnvironment } from './config/environment.ts';
+import { environmentDoubts, readEnvironment } from './config/environment.ts';
 import { type Config, formatOf, parseConfig, SETTINGS } from './config/settings.ts';
 import { OWN_SERVERS } from './platform/own-servers.ts';
 import { SignalTrap } from './platform/signals.ts';
@@ -56,7 +56,13 @@ async function gate(server: Server, signals: SignalTrap): Promise<void> {
     signals.trap();
     const { adopt, Service } = await import('./service.ts');
     const { AdoptedServers } = await import('./backends/in-process/adopted-servers.ts');
-    const make = () => new Service({ config, signals, servers: new AdoptedServers(), configure });
+    const { createNotifier } = await import('./platform/systemd.ts');
+    // systemd listens to the main process alone.
+    const notifier = await createNotifier(cluster().isWorker ? {} : process.env);
+    const make = () => {
+      const doubts = environmentDoubts();
+      return new Service({ config, signals, servers: new AdoptedServers(), configure, notifier, doubts });
+    };
     release(() => adopt(server, make));
   } catch (error) {
     const { explain } = await import('./cli/explain.ts');
@@ -69,7 +75,7 @@ async function gate(server: Server, signals: SignalTrap): Promise<void> {
 function configure(): Config {
   const variables: Record<string, string | undefined> = { ...readEnvironment() };
   for (const { key, name } of SETTINGS) if (NOT_OURS.includes(key)) delete variables[name];
-  const { isWorker, worker } = process.getBuiltinModule('node:cluster') as unknown as Cluster;
+  const { isWorker, worker } = cluster();
   if (isWorker) {
     // Each is a service of its own.
     variables.STATE_DIR = join(variables.STATE_DIR || 'var', `worker-${worker?.id}`);
@@ -77,4 +83,8 @@ function configure(): Config {
   }
   const config = parseConfig({ ...variables, PORT: '0' });
   return { ...config, logFormat: formatOf(config.logFormat) };
+}
+
+function cluster(): Cluster {
+  return process.getBuiltinModule('node:cluster') as unknown as Cluster;
 }

@@ -17,6 +17,7 @@ import { addressOf } from './platform/listen.ts';
 import { flushLog } from './platform/log-output.ts';
 import { createLogger } from './platform/logger.ts';
 import { SignalTrap } from './platform/signals.ts';
+import type { Notifier } from './platform/systemd.ts';
 import { holdConnections } from './server/hold-connections.ts';
 
 const ending = new AbortController();
@@ -99,6 +100,9 @@ export interface ServiceParts {
   readonly servers?: AdoptedServers;
   /** Reads the settings anew for a reload. */
   readonly configure?: () => Config;
+  readonly notifier?: Notifier | undefined;
+  /** What is probably a mistake in the settings. */
+  readonly doubts?: readonly string[];
 }
 
 /** A controller and its in-process backend. */
@@ -106,14 +110,27 @@ export class Service {
   readonly #controller: Controller<InProcess>;
   #starting: Promise<unknown> | undefined;
 
-  constructor({ app = {}, config, log, signals, servers, configure = () => config }: ServiceParts) {
-    const logger = log ?? createLogger({ level: config.logLevel, format: config.logFormat ?? 'json' });
+  constructor(parts: ServiceParts) {
+    const {
+      app = {},
+      config,
+      log,
+      signals,
+      servers,
+      configure = () => config,
+      notifier,
+      doubts = [],
+    } = parts;
+    const { logLevel: level, logFormat: format = 'json' } = config;
+    const logger = log ?? createLogger({ level, format, stream: process.stdout });
     this.#controller = new Controller({
       config,
       log: logger,
       backend: (host) => new InProcess(host, { app, config, signals, listener: servers }),
       configure: () => ({ config: configure(), variables: {} }),
+      notifier,
     });
+    for (const doubt of doubts) logger.warn(doubt);
     if (signals === undefined) return;
     void this.#endProcess(signals, logger);
     if (servers !== undefined) ofProcess = this;

@@ -7,15 +7,28 @@ import { ConfigError } from './settings.ts';
 
 export type Variables = Readonly<Record<string, string | undefined>>;
 
-/** The environment of this process before any file was read into it. */
-const given: Variables = { ...process.env };
+/** What the process was started with. */
+interface Start {
+  /** The environment before any file was read into it. */
+  readonly given: Variables;
+  /**
+   * The file that the service manager read into the environment (EnvironmentFile in the unit). It may have changed
+   * since, so each reading of the environment reads it again, and it wins.
+   */
+  readonly settingsFile: string | undefined;
+  readonly inFile: Variables;
+}
 
-/**
- * The file that the service manager read into the environment at the start (EnvironmentFile in the unit). It may have
- * changed since, so each call reads it again and it wins over the environment.
- */
-const settingsFile = given.SETTINGS_FILE || undefined;
-const atTheStart = settingsFile === undefined ? {} : tryRead(settingsFile);
+let start: Start | undefined;
+
+/** Looks at the first call, not when this module is loaded: behind a preload, PM2 completes the environment later. */
+function atTheStart(): Start {
+  if (start !== undefined) return start;
+  const given = { ...process.env };
+  const settingsFile = given.SETTINGS_FILE || undefined;
+  start = { given, settingsFile, inFile: settingsFile === undefined ? {} : tryRead(settingsFile) };
+  return start;
+}
 
 /** The name under which systemd hands over the administrator's token (LoadCredential in the unit). */
 const TOKEN_CREDENTIAL = 'admin-token';
@@ -26,23 +39,25 @@ const TOKEN_CREDENTIAL = 'admin-token';
  * @throws ConfigError when a file is there and cannot be read
  */
 export function readEnvironment(): Variables {
+  const { given, settingsFile, inFile } = atTheStart();
   const added = settingsFile === undefined ? readFile('.env') : {};
   const decided = settingsFile === undefined ? {} : readFile(settingsFile);
   populate(process.env as Record<string, string>, { ...added, ...decided });
   // A line that is gone from the settings file is no setting any more, although the environment still has it.
-  const kept = Object.entries(given).filter(([name, value]) => atTheStart[name] !== value);
+  const kept = Object.entries(given).filter(([name, value]) => inFile[name] !== value);
   return withSystemd({ ...added, ...Object.fromEntries(kept), ...decided });
 }
 
 /** What is probably a mistake, although it can be read, as lines for a warning. @throws ConfigError as above */
 export function environmentDoubts(): string[] {
+  const { given, settingsFile, inFile } = atTheStart();
   const file = settingsFile ?? '.env';
   const text = readText(file);
   const missing = text === undefined && file === settingsFile;
   return [
     ...(missing ? [`SETTINGS_FILE: there is no file "${file}"`] : doubtsOfFile(file, text ?? '')),
     // systemd has put the names of the file there, too.
-    ...doubtsOfNames(Object.keys(given).filter((name) => !Object.hasOwn(atTheStart, name))),
+    ...doubtsOfNames(Object.keys(given).filter((name) => !Object.hasOwn(inFile, name))),
   ];
 }
 

@@ -40,7 +40,7 @@ export interface ControllerParts<B extends Backend> {
   /** Makes what serves. */
   readonly backend: (host: Host) => B;
   /** Default: there is no service manager. */
-  readonly notifier?: Notifier;
+  readonly notifier?: Notifier | undefined;
   /** Reads the settings anew. @throws ConfigError */
   readonly configure: () => Settings;
 }

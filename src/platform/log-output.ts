@@ -1,5 +1,6 @@
 import { constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import { hasCode } from '../error.ts';
 
 /** Characters kept for a reader that does not read. Past that the oldest lines are dropped. */
@@ -50,9 +51,18 @@ export class LogOutput {
   #dropped = 0;
   #retry: NodeJS.Timeout | undefined;
 
-  /** @param dropNotice the line that says how many were dropped; it stands where they are missing */
-  constructor(fd: number, dropNotice: (count: number) => string) {
-    this.#write = openWriter(fd);
+  /**
+   * @param dropNotice the line that says how many were dropped; it stands where they are missing
+   * @param stream takes the lines when somebody has replaced its `write`: PM2 collects what is written that way alone
+   */
+  constructor(fd: number, dropNotice: (count: number) => string, stream?: Writable) {
+    this.#write =
+      stream !== undefined && Object.hasOwn(stream, 'write')
+        ? (data) => {
+            stream.write(data);
+            return data.length;
+          }
+        : openWriter(fd);
     this.#dropNotice = dropNotice;
     if (outputs.size === 0) process.once('exit', () => flushLog());
     outputs.add(this);

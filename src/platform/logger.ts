@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import type { Writable } from 'node:stream';
 import { isatty } from 'node:tty';
 import { type Logger, type LoggerOptions as PinoOptions, pino, stdTimeFunctions } from 'pino';
 import type { LogFormat, LogLevel } from '../config/settings.ts';
@@ -23,6 +24,8 @@ export interface LoggerOptions {
   readonly format: LogFormat;
   /** File descriptor to write to. */
   readonly fd?: number;
+  /** The stream of `fd`, where others may have replaced its `write`. */
+  readonly stream?: Writable;
   /** Whether people read it as it comes: default, whether the descriptor is a terminal. */
   readonly terminal?: boolean;
   /** Of a worker, whose lines then say so. */
@@ -34,7 +37,7 @@ export interface LoggerOptions {
  * and told when the reader is back. Call `flushLog` as the last thing of a process.
  */
 export function createLogger(options: LoggerOptions): Logger {
-  const { level, format, fd = 1, terminal = isatty(fd), worker } = options;
+  const { level, format, fd = 1, stream, terminal = isatty(fd), worker } = options;
   const { NO_COLOR, TERM } = process.env;
   const coloured = !NO_COLOR && TERM !== 'dumb';
   const shared: PinoOptions = {
@@ -58,10 +61,14 @@ export function createLogger(options: LoggerOptions): Logger {
       rendered = text(line);
     },
   });
-  const output = new LogOutput(fd, (dropped) => {
-    notice.warn({ dropped }, `${plural(dropped, 'log line')} dropped`);
-    return rendered;
-  });
+  const output = new LogOutput(
+    fd,
+    (dropped) => {
+      notice.warn({ dropped }, `${plural(dropped, 'log line')} dropped`);
+      return rendered;
+    },
+    stream,
+  );
   return pino({ ...shared, level }, { write: (line) => output.write(text(line)) });
 }
 

@@ -116,6 +116,7 @@ export class SignalTrap {
     else if (signal === 'SIGINT' && this.#came.has(signal)) this.#decide((actions) => actions.force(signal));
     else this.#decide((actions) => actions.stop(signal));
     this.#came.add(signal);
+    for (const listener of hiddenListeners(signal)) listener(signal, signalNumber(signal));
     return true;
   }
 
@@ -165,6 +166,16 @@ export class SignalTrap {
     }
     this.#actions = undefined;
   }
+}
+
+/**
+ * Listeners that a loader keeps from the application's sight. They run at the signal: tsx's tells its parent that it has
+ * come, which kills a child that does not answer within 30 ms.
+ */
+function hiddenListeners(signal: Signal): Listener[] {
+  const shown: readonly unknown[] = process.listeners(signal);
+  const raw = process.rawListeners(signal) as (Listener & { readonly listener?: Listener })[];
+  return raw.filter((one) => !shown.includes(one.listener ?? one));
 }
 
 function isOurs(name: unknown): name is Signal {

@@ -23,7 +23,9 @@ interface Labelled {
 
 /** Counts by the pattern of a route where the framework tells it; never by the path, which a client chooses. */
 export class RouteLabels {
-  readonly #matches = new Map<string, RouteMatch>();
+  /** By method, and by pattern. */
+  readonly #matches = new Map<string, Map<unknown, RouteMatch>>();
+  #count = 0;
 
   constructor() {
     subscribe('tracing:fastify.request.handler:start', (message) => {
@@ -33,16 +35,23 @@ export class RouteLabels {
   }
 
   of(method: string, pattern: unknown = UNMATCHED): RouteMatch {
-    const known = this.#matches.get(`${method} ${pattern}`);
+    // Two look-ups of strings that are kept cost less than one of a string that is made.
+    let ofMethod = this.#matches.get(method);
+    if (ofMethod === undefined) {
+      ofMethod = new Map();
+      this.#matches.set(method, ofMethod);
+    }
+    const known = ofMethod.get(pattern);
     if (known !== undefined) return known;
-    if (pattern !== UNMATCHED && (typeof pattern !== 'string' || this.#matches.size >= MOST_LABELS))
+    if (pattern !== UNMATCHED && (typeof pattern !== 'string' || this.#count >= MOST_LABELS))
       return this.of(method);
     const match: RouteMatch = {
       kind: 'route',
       route: new Route(method, pattern, [], () => undefined),
       values: [],
     };
-    this.#matches.set(`${method} ${pattern}`, match);
+    ofMethod.set(pattern, match);
+    this.#count += 1;
     return match;
   }
 
@@ -52,7 +61,8 @@ export class RouteLabels {
   }
 
   tallies(): TallySnapshot[] {
-    return [...this.#matches.values()].map(({ route }) => route.tally.snapshot(route.method, route.pattern));
+    const matches = [...this.#matches.values()].flatMap((ofMethod) => [...ofMethod.values()]);
+    return matches.map(({ route }) => route.tally.snapshot(route.method, route.pattern));
   }
 }
 

@@ -128,9 +128,16 @@ export class GatedResponse<R extends IncomingMessage = IncomingMessage> extends 
 
   /** A last text leaves together with the head, in one write without a list of parts. */
   override end(...args: unknown[]): this {
-    const [text] = args;
-    const isWhole = args.length === 1 && typeof text === 'string' && text !== '' && this.headersSent;
-    if (ENDS_AT_ONCE || !isWhole || this.chunkedEncoding || this.strictContentLength || this.writableEnded)
+    const [text, encoding, done] = args;
+    const isText = typeof text === 'string' && text !== '' && !encoding && !done;
+    if (
+      ENDS_AT_ONCE ||
+      !isText ||
+      !this.headersSent ||
+      this.chunkedEncoding ||
+      this.strictContentLength ||
+      this.writableEnded
+    )
       return Reflect.apply(super.end, this, args);
     this.cork();
     super.write(text);

@@ -213,6 +213,24 @@ t.test('metrics count by the pattern that the framework tells, and never by the 
   t.notMatch(text, /route="\/(a|b|orders\/1|health)"/);
 });
 
+t.test('metrics count by the pattern of Fastify', async (t) => {
+  const program = join(tempDir(t), 'server.mjs');
+  writeFileSync(
+    program,
+    `import Fastify from ${JSON.stringify(import.meta.resolve('fastify'))};
+    const app = Fastify();
+    app.get('/orders/:id', ({ params }, reply) => reply.send(params.id));
+    app.get('/later/:id', async ({ params }) => params.id);
+    await app.listen({ port: Number(process.env.PORT), host: '127.0.0.1' });`,
+  );
+  const service = await preloaded(t, { program });
+  for (const path of ['/orders/1', '/orders/2', '/later/3', '/other'])
+    await (await get(service.port, path)).text();
+  const text = await (await service.operator('/metrics')).text();
+  for (const [route, count] of Object.entries({ '/orders/:id': 2, '/later/:id': 1, unmatched: 1 }))
+    t.match(text, new RegExp(`requests_total\\{[^}]*route="${route}"[^}]*\\} ${count}\n`));
+});
+
 t.test('the audit log has each request, also in strict mode', async (t) => {
   const service = await preloaded(t, { env: { AUDIT_MODE: 'strict' } });
   t.equal(await (await get(service.port, '/orders/7')).text(), '7');
