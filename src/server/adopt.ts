@@ -98,7 +98,11 @@ export function adoptServer(
   };
   const application: Application = {
     unrouted,
-    serve: (exchange, response) => exchange.run(unrouted, response, (request) => dispatch(request, response)),
+    serve: (exchange, response) => {
+      // For the application's own log.
+      exchange.request.headers['x-request-id'] = exchange.id;
+      exchange.run(unrouted, response, (request) => dispatch(request, response));
+    },
     upgradeOf: () => upgrade,
     malformed: (error, socket) => hear('clientError', error, socket),
     label: (exchange) => {

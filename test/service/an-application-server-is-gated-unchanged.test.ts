@@ -204,6 +204,15 @@ t.test("each answer carries the request's id, and the access log tells of each b
   t.match(told[4], { client: '127.0.0.1', outcome: 'refused', reason: 'stopping' });
 });
 
+t.test("the application finds the request's id in its headers", async (t) => {
+  const service = await preloaded(t);
+  const { headers, body } = await (await RawClient.open(service.port))
+    .request('GET', '/id', { 'X-Request-Id': 'of a client' })
+    .response();
+  t.match(headers['x-request-id'], OWN_ID);
+  t.equal(body, headers['x-request-id']);
+});
+
 t.test('metrics count by the pattern that the framework tells, and never by the path', async (t) => {
   const service = await preloaded(t);
   for (const path of ['/orders/1', '/orders/2', '/a', '/b']) await get(service.port, path);
