@@ -13,7 +13,7 @@ import { Gate } from '../../../src/server/gate.ts';
 import { InFlight } from '../../../src/server/in-flight.ts';
 import { RequestAudit } from '../../../src/server/request-audit.ts';
 import { Router } from '../../../src/server/router.ts';
-import { createHttpServer } from '../../../src/server/server.ts';
+import { createHttpServer, routed } from '../../../src/server/server.ts';
 import { TrustedProxies } from '../../../src/server/trusted-proxies.ts';
 import { ROOT } from '../../support/root.ts';
 import { ServerProcess } from '../../support/server-process.ts';
@@ -203,7 +203,7 @@ class StartingServer implements Target {
         ...{ ...around, gate, connections, requestAudit },
         ...{ accepting: () => true, logsAccess: () => false },
       },
-      router,
+      routed(router),
       limits,
     ).server;
   }
