@@ -271,8 +271,8 @@ export class Exchange implements Context {
     return this.#state === 'cut' || this.#state === 'ended';
   }
 
-  /** The taker of the upgrade has refused it, and written that answer by hand. */
-  refuseUpgrade(status: number): void {
+  /** The taker of the upgrade has written an answer by hand, which may be a refusal. */
+  answerUpgrade(status: number): void {
     this.#upgradeStatus = status;
   }
 

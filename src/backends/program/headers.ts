@@ -18,34 +18,35 @@ const NO_TRAILER =
   /^(?:host|trailer|content-.*|authorization|cookie|set-cookie|cache-control|expires|date|location|range|max-forwards|pragma|age|vary|www-authenticate|if-.*)$/;
 const MOST_REMEMBERED = 1_000;
 
-const hops = new Map<string, boolean>();
-
-/** Whether a field of a head stays on its connection. Names are as they came, and most come again and again. */
-function isHop(name: string): boolean {
-  const known = hops.get(name);
-  if (known !== undefined) return known;
-  const is = HOP.has(name.toLowerCase());
-  if (hops.size >= MOST_REMEMBERED) hops.clear();
-  hops.set(name, is);
-  return is;
+/** What was found out about names, which come again and again as they were. */
+function remembering<T>(find: (name: string) => T): (name: string) => T {
+  const known = new Map<string, T>();
+  return (name) => {
+    const found = known.get(name);
+    if (found !== undefined || known.has(name)) return found as T;
+    if (known.size >= MOST_REMEMBERED) known.clear();
+    const result = find(name);
+    known.set(name, result);
+    return result;
+  };
 }
+
+/** The name of a field that stays on its connection, in lower case; undefined for any other. */
+const hopOf = remembering((name) => {
+  const lower = name.toLowerCase();
+  return HOP.has(lower) ? lower : undefined;
+});
 
 /** What of a field the program may have: `told` by the gate in its place, `claimed` by the client, or its own text. */
 type Trust = 'told' | 'claimed' | 'text';
 
-const trusts = new Map<string, Trust>();
-
-function trustOf(name: string): Trust {
-  const known = trusts.get(name);
-  if (known !== undefined) return known;
+const trustOf = remembering((name): Trust => {
   // To WSGI and CGI an underscore is a hyphen: with it, a name may stand for any that is more than text here.
   const hyphened = name.toLowerCase().replaceAll('_', '-');
   const isDisguised = name.includes('_') && (HOP.has(hyphened) || hyphened === 'host');
-  const trust = isDisguised || TOLD.test(hyphened) ? 'told' : CLAIMED.test(hyphened) ? 'claimed' : 'text';
-  if (trusts.size >= MOST_REMEMBERED) trusts.clear();
-  trusts.set(name, trust);
-  return trust;
-}
+  if (isDisguised || TOLD.test(hyphened)) return 'told';
+  return CLAIMED.test(hyphened) ? 'claimed' : 'text';
+});
 
 /** The names that a Connection field lists, in lower case; most list none. */
 function namedIn(connection: string | undefined): ReadonlySet<string> | undefined {
@@ -63,7 +64,7 @@ export function hasBody({ headers }: IncomingMessage): boolean {
 const BODILESS = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE', 'CONNECT']);
 
 /** The head for the program: names and values in turns. @param isUpgrade whether it asks to leave HTTP */
-export function headForProgram(exchange: Exchange, proxies: TrustedProxies, isUpgrade: boolean): string[] {
+export function headForProgram(exchange: Exchange, proxies: TrustedProxies, isUpgrade = false): string[] {
   const { request, method } = exchange;
   const { headers, rawHeaders } = request;
   const peer = request.socket.remoteAddress ?? exchange.client;
@@ -73,7 +74,7 @@ export function headForProgram(exchange: Exchange, proxies: TrustedProxies, isUp
   const head = ['Host', host];
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at] as string;
-    if (isHop(name) || isHost(name) || named?.has(name.toLowerCase())) continue;
+    if (hopOf(name) !== undefined || isHost(name) || named?.has(name.toLowerCase())) continue;
     const trust = trustOf(name);
     if (trust === 'told' || (trust === 'claimed' && !isTrusted)) continue;
     head.push(name, rawHeaders[at + 1] as string);
@@ -139,28 +140,36 @@ function tellWhoAsks(
   );
 }
 
-/** The head of the program's answer, for the client: names and values in turns. */
-export function headForClient({ rawHeaders, headers }: IncomingMessage): string[] {
-  const named = namedIn(headers.connection);
+/** The head of the program's answer, for the client: names and values in turns; and how long its body is, or NaN. */
+export function headForClient(raw: readonly string[]): { head: string[]; length: number } {
   const head: string[] = [];
-  for (let at = 0; at < rawHeaders.length; at += 2) {
-    const name = rawHeaders[at] as string;
-    if (isHop(name) || named?.has(name.toLowerCase())) continue;
-    head.push(name, rawHeaders[at + 1] as string);
+  let [connection, length, isCoded]: [string | undefined, number, boolean] = [undefined, Number.NaN, false];
+  for (let at = 0; at < raw.length; at += 2) {
+    const [name, value] = [raw[at] as string, raw[at + 1] as string];
+    const hop = hopOf(name);
+    if (hop === undefined) head.push(name, value);
+    else if (hop === 'content-length') length = Number(value);
+    else if (hop === 'transfer-encoding') isCoded = true;
+    else if (hop === 'connection') connection = value;
   }
+  const named = namedIn(connection);
+  for (let at = 0; named !== undefined && at < head.length; )
+    if (named.has((head[at] as string).toLowerCase())) head.splice(at, 2);
+    else at += 2;
   // Of both, the coding counts (RFC 9112 section 6.3).
-  if (headers['content-length'] !== undefined && headers['transfer-encoding'] === undefined)
-    head.push('Content-Length', String(Number(headers['content-length'])));
-  return head;
+  if (isCoded) length = Number.NaN;
+  if (!Number.isNaN(length)) head.push('Content-Length', String(length));
+  return { head, length };
 }
 
 /** What may be passed on of a trailer, as pairs. */
-export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][] {
+export function trailersOf(raw: readonly string[]): [string, string][] {
   const pairs: [string, string][] = [];
-  for (let at = 0; at < rawTrailers.length; at += 2) {
-    const name = rawTrailers[at] as string;
-    if (isHop(name) || trustOf(name) !== 'text' || NO_TRAILER.test(name.toLowerCase())) continue;
-    pairs.push([name, rawTrailers[at + 1] as string]);
+  for (let at = 0; at < raw.length; at += 2) {
+    const name = raw[at] as string;
+    if (hopOf(name) !== undefined || trustOf(name) !== 'text' || NO_TRAILER.test(name.toLowerCase()))
+      continue;
+    pairs.push([name, raw[at + 1] as string]);
   }
   return pairs;
 }

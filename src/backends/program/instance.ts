@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { Agent, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { Pool } from 'undici';
 import { hasCode, messageOf } from '../../error.ts';
 import { afterReading, within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
@@ -27,6 +28,9 @@ const FULL_QUEUE_MS = 10_000;
 /** Idle connections to an instance; more are closed. */
 const MOST_IDLE = 256;
 
+/** Of an answer. */
+const MOST_HEADER_BYTES = 64 * 1024;
+
 /** `serving`: it is given requests. `leaving`: it finishes those it has. `ended`: the process is gone. */
 export type InstanceState = 'starting' | 'serving' | 'leaving' | 'ended';
 
@@ -45,7 +49,8 @@ export class Instance {
   readonly generation: number;
   readonly address: Address;
   readonly pid: number;
-  /** Keeps connections to it. */
+  /** Each keeps connections to it. */
+  readonly pool: Pool;
   readonly agent: Agent;
   state: InstanceState = 'starting';
   /** Monotonic milliseconds. */
@@ -68,6 +73,7 @@ export class Instance {
     this.name = name;
     this.generation = generation;
     this.address = address;
+    this.pool = poolOf(address);
     this.agent = agentOf(address);
     const child = spawn('/bin/sh', ['-c', START, 'sh', ...words], {
       env,
@@ -94,6 +100,7 @@ export class Instance {
       this.kill();
       this.state = 'ended';
       this.agent.destroy();
+      void this.pool.destroy();
       this.#ended.resolve();
       ended(this, was);
     };
@@ -212,6 +219,18 @@ export class Instance {
 /** Of `http.request`. */
 export function optionsOf(address: Address): { socketPath: string } | { host: string; port: number } {
   return 'path' in address ? { socketPath: address.path } : address;
+}
+
+/** No time-outs: a report may take as long as its client waits. */
+function poolOf(address: Address): Pool {
+  return new Pool('http://localhost', {
+    ...{ headersTimeout: 0, bodyTimeout: 0, maxHeaderSize: MOST_HEADER_BYTES },
+    connect: (_options, done) =>
+      void open(address).then(
+        (socket) => done(null, socket),
+        (error) => done(error, null),
+      ),
+  });
 }
 
 function agentOf(address: Address): Agent {

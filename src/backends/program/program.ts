@@ -1,7 +1,6 @@
 import { assertReloadable, type Config } from '../../config/settings.ts';
 import type { BackendStatus, Closed, CloseLimits, Host, Settings } from '../../control/backend.ts';
 import { ExitCode, graverOf } from '../../exit-code.ts';
-import { RouteLabels } from '../../server/adopt.ts';
 import { InProcess } from '../in-process/in-process.ts';
 import { Forwarder } from './forward.ts';
 import { Instances } from './instances.ts';
@@ -16,15 +15,17 @@ export class Program extends InProcess {
 
   constructor(host: Host, settings: Settings) {
     const instances = new Instances(host, settings);
-    const labels = new RouteLabels();
+    let forwarder: Forwarder | undefined;
     super(host, {
       app: { start: () => instances.start(), stop: () => instances.stop() },
       config: settings.config,
       behind: {
-        application: (gate) =>
-          new Forwarder(labels, { host, gate, instances, healthPath: () => instances.healthPath }),
+        application: (gate) => {
+          forwarder = new Forwarder({ host, gate, instances });
+          return forwarder;
+        },
         isServed: () => instances.isServed,
-        tallies: () => labels.tallies(),
+        tallies: () => forwarder?.labels.tallies() ?? [],
       },
     });
     this.#instances = instances;
