@@ -48,7 +48,8 @@ async function check(_: unknown, given: string | undefined): Promise<number> {
     () => app === undefined || checkApp(app, config.startTimeoutMs),
     () => guardCommand === undefined || assertProgram(wordsOf(guardCommand)[0] ?? '', variables.PATH),
   ]);
-  say(`OK: settings, files and ${app === undefined ? 'no application' : `the application ${app}`}`);
+  const what = app !== undefined ? `the application ${app}` : 'no application';
+  say(`OK: settings, files and ${guardCommand === undefined ? what : 'the program to guard'}`);
   return ExitCode.Ok;
 }
 

@@ -46,6 +46,13 @@ const DEFAULTS: Record<SettingName, unknown> = {
   auditMaxBytes: 268_435_456,
   auditKeep: 16,
   pidFile: undefined,
+  guardCommand: undefined,
+  guardReady: '/health',
+  guardPort: 0,
+  guardOverlap: true,
+  guardHoldMs: 10_000,
+  guardHealthIntervalMs: 0,
+  guardHealthFailures: 3,
   ungatedPorts: undefined,
 };
 
@@ -87,6 +94,23 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     rule: 'ports separated by commas',
     good: { 9090: '9090', '9090, 9229': '9090,9229' },
     bad: ['9090;9229', '9090,', 'http', '65536'],
+  },
+  GUARD_COMMAND: {
+    rule: 'a JSON array of strings, the first of which names a program',
+    good: { '[ "uvicorn",  "app:app" ]': '["uvicorn","app:app"]' },
+    bad: ['uvicorn app:app', '[]', '[""]', '["a", 1]', '{"0":"a"}', '"a"'],
+  },
+  GUARD_READY: {
+    rule: 'a path that begins with a slash, or off',
+    good: { '/ready?deep=1': '/ready?deep=1', off: 'off' },
+    bad: ['ready', 'http://localhost/', '/a b', 'OFF'],
+  },
+  GUARD_HOLD: { rule: SECONDS, good: { 0: 0 }, bad: NOT_SECONDS },
+  GUARD_HEALTH_INTERVAL: { rule: SECONDS, good: { 5: 5_000 }, bad: NOT_SECONDS },
+  GUARD_HEALTH_FAILURES: {
+    rule: 'a whole number from 1 to 1000',
+    good: { 1: 1 },
+    bad: ['0', '1001', '1.5'],
   },
   SHUTDOWN_TIMEOUT: { rule: SECONDS, good: { 0: 0, '0.5': 500, 86400: 86_400_000 }, bad: NOT_SECONDS },
   SHUTDOWN_DELAY: { rule: SECONDS, good: { 5: 5000 }, bad: NOT_SECONDS },
