@@ -244,7 +244,7 @@ const TABLE = {
   guardPort: replaced(
     port,
     '0',
-    'The port of 127.0.0.1 that the guarded program always takes; 0: it is told a free one.',
+    'The port of 127.0.0.1 that the guarded program always takes, without GUARD_OVERLAP; 0: it is told a free one.',
   ),
   guardOverlap: reloaded(
     bool,
@@ -376,10 +376,9 @@ function parse(
     mistakes.push(`${title('opsPort')}: want another port than ${title('port')}, got ${port} for both`);
   if (config.app !== undefined && config.guardCommand !== undefined)
     mistakes.push(`${title('app')} and ${title('guardCommand')} are both set: set only one of them`);
-  if (config.guardPort > 0 && (config.guardOverlap || workers > 1))
+  if (config.guardPort > 0 && workers > 1)
     mistakes.push(
-      `${title('guardPort')}: want ${title('guardOverlap')}=false and at most one of ${title('workers')}, ` +
-        `for two programs cannot have port ${config.guardPort}`,
+      `${title('guardPort')}: want 0 for ${workers} programs (${title('workers')}), got ${config.guardPort}`,
     );
   // Workers share these limits, and a worker with a share of 0 would have no limit at all.
   for (const key of ['maxInFlight', 'maxConnections'] as const) {

@@ -44,7 +44,12 @@ t.test('the command line of guard is understood', async (t) => {
     [['guard', '--help'], {}, 0, 'usage: master-agent guard'],
     [['serve'], { GUARD_COMMAND: 'uvicorn app' }, 78, 'GUARD_COMMAND: want a JSON array of strings'],
     [['serve', 'app.mjs'], { GUARD_COMMAND: '["true"]' }, 78, 'APP and GUARD_COMMAND are both set'],
-    [['guard', 'true'], { GUARD_PORT: '9' }, 78, 'GUARD_PORT: want GUARD_OVERLAP=false'],
+    [
+      ['guard', 'true'],
+      { GUARD_PORT: '9', WORKERS: '2' },
+      78,
+      'GUARD_PORT: want 0 for 2 programs (WORKERS), got 9',
+    ],
     [['check'], { GUARD_COMMAND: '["no-such-program"]' }, 78, 'no such file in PATH'],
     [['check'], { GUARD_COMMAND: '["true"]' }, 0, 'OK: settings, files and the program to guard'],
   ] as const) {

@@ -7,7 +7,7 @@ t.test('an answer that breaks off is never a whole one', async (t) => {
   for (const path of ['/short', '/short-chunked', '/exit-while-sending']) {
     const client = await guarded.connect();
     const answer = await client.get(path).answer();
-    t.match(answer, { status: undefined, how: 'ECONNRESET' }, path);
+    t.match(answer, { status: undefined, lost: /in the middle of a 200/ }, path);
     await guarded.service.line(`Cut in-flight request: GET ${path} `);
   }
   await guarded.pids();
@@ -56,8 +56,8 @@ t.test('a client that leaves takes its request to the program along', async (t) 
   waiting.destroy();
   await guarded.service.line('answer left');
   const sending = await guarded.connect();
-  sending.request('POST', '/echo', { 'Content-Length': '10' }).write('half');
-  await guarded.service.until(() => guarded.ledger[1], 'the second request');
+  sending.request('POST', '/read', { 'Content-Length': '10' }).write('half');
+  await guarded.service.line('reading');
   sending.destroy();
   await guarded.service.line('request left');
   guarded.service.signal('SIGTERM');

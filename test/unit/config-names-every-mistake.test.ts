@@ -105,6 +105,8 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
     good: { '/ready?deep=1': '/ready?deep=1', off: 'off' },
     bad: ['ready', 'http://localhost/', '/a b', 'OFF'],
   },
+  GUARD_PORT: { rule: 'a port from 0 to 65535', good: { 9: 9 }, bad: ['-1', '65536', 'off'] },
+  GUARD_OVERLAP: { rule: 'true or false', good: { no: false }, bad: ['maybe'] },
   GUARD_HOLD: { rule: SECONDS, good: { 0: 0 }, bad: NOT_SECONDS },
   GUARD_HEALTH_INTERVAL: { rule: SECONDS, good: { 5: 5_000 }, bad: NOT_SECONDS },
   GUARD_HEALTH_FAILURES: {
@@ -344,6 +346,9 @@ t.test('a reload can change the live settings alone', async (t) => {
         'AUDIT_MAX_BYTES',
         'AUDIT_KEEP',
         'PID_FILE',
+        'GUARD_COMMAND',
+        'GUARD_READY',
+        'GUARD_PORT',
         'UNGATED_PORTS',
       ],
     ],

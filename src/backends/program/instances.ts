@@ -215,7 +215,7 @@ export class Instances {
     if (!isNeeded()) return;
     const servedMs = performance.now() - (old.readyMs ?? performance.now());
     this.#failures = servedMs >= SETTLED_MS ? 0 : this.#failures + 1;
-    if (!settings.config.guardOverlap) await old.ended;
+    if (!canOverlap(settings.config)) await old.ended;
     for (;;) {
       await backOff(this.#failures - 1, this.#stop.signal);
       if (!isNeeded()) return;
@@ -247,7 +247,7 @@ export class Instances {
   async reload(settings: Settings): Promise<void> {
     const old = this.#serving;
     const generation = this.#generation + 1;
-    if (settings.config.guardOverlap) {
+    if (canOverlap(settings.config)) {
       const instances = await this.#startAll(settings, generation);
       this.#settings = settings;
       this.#generation = generation;
@@ -341,4 +341,9 @@ export class Instances {
     const removed = rm(this.#directory, { recursive: true, force: true });
     await within(REAP_MS, removed).catch(() => false);
   }
+}
+
+/** Whether two instances may run at once. */
+function canOverlap({ guardOverlap, guardPort }: Config): boolean {
+  return guardOverlap && guardPort === 0;
 }
