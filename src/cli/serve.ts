@@ -4,7 +4,7 @@ import { assertAppFile } from '../app/app.ts';
 import { InProcess } from '../backends/in-process/in-process.ts';
 import { rehearse } from '../backends/in-process/rehearsal.ts';
 import { environmentDoubts, readEnvironment } from '../config/environment.ts';
-import { ConfigError, formatOf, parseConfig } from '../config/settings.ts';
+import { type Config, ConfigError, formatOf, parseConfig } from '../config/settings.ts';
 import type { Backend, Host, Settings } from '../control/backend.ts';
 import { Controller } from '../control/controller.ts';
 import { messageOf } from '../error.ts';
@@ -53,7 +53,7 @@ gets an address of its own: {socket} in its arguments becomes the path of a Unix
   master-agent guard -- ./server -listen 127.0.0.1:{port}
   master-agent guard -- node server.js
 
-Without COMMAND, GUARD_COMMAND is run. All other settings are those of the service: master-agent --help lists them.
+Without COMMAND, GUARD_COMMAND is run, or with GUARD_PORT alone, a program that somebody else runs is found there. All other settings are those of the service: master-agent --help lists them.
 
   --help   this
 
@@ -115,7 +115,7 @@ async function serve(signals: SignalTrap, given: Given): Promise<ExitCode> {
     };
     signals.deliverTo({ ...actions, exit }, log);
     await controller.start();
-    if (config.workers === 0 || config.guardCommand !== undefined)
+    if (config.workers === 0 || isGuarded(config))
       rehearse(config).catch((error) => log.debug({ err: error }, 'The rehearsal of a stop failed'));
     const report = await controller.stopped;
     await signals.release();
@@ -127,10 +127,15 @@ async function serve(signals: SignalTrap, given: Given): Promise<ExitCode> {
   }
 }
 
+/** Without a command, but with a port, somebody else runs the program. */
+function isGuarded({ app, guardCommand, guardPort }: Config): boolean {
+  return guardCommand !== undefined || (app === undefined && guardPort > 0);
+}
+
 /** Loads workers only where they are wanted: a start is quicker without. */
 async function chooseBackend(settings: Settings, signals: SignalTrap): Promise<(host: Host) => Backend> {
   const { config } = settings;
-  if (config.guardCommand !== undefined) {
+  if (isGuarded(config)) {
     const { Program } = await import('../backends/program/program.ts');
     return (host) => new Program(host, settings);
   }
@@ -164,7 +169,7 @@ function configure({ app, isGuard = false, command }: Given): Settings {
   };
   // A program may have an APP of its own.
   const config = parseConfig(isGuard ? { ...variables, APP: undefined } : variables);
-  if (isGuard && config.guardCommand === undefined)
+  if (isGuard && config.guardCommand === undefined && config.guardPort === 0)
     throw new ConfigError(['GUARD_COMMAND: want it set, or a command behind guard, got neither']);
   return { config, variables: { ...variables, LOG_FORMAT: formatOf(config.logFormat) } };
 }

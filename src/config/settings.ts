@@ -244,7 +244,7 @@ const TABLE = {
   guardPort: replaced(
     port,
     '0',
-    'The port of 127.0.0.1 that the guarded program always takes, without GUARD_OVERLAP; 0: it is told a free one.',
+    'The port of 127.0.0.1 that the guarded program always takes; 0: it is told a free one.',
   ),
   guardOverlap: reloaded(
     bool,
@@ -397,8 +397,10 @@ function parse(
 export function assertReloadable(current: Config, next: Config, by: 'process' | 'workers' | 'program'): void {
   const frozen = SETTINGS.filter(({ key, change }) => {
     if (current[key] === next[key] || change === 'reload') return false;
-    if (by === 'program')
-      return change === 'restart' || (change === 'new workers' && key !== 'workers') || !next.guardCommand;
+    if (by === 'program') {
+      const isGone = key === 'guardCommand' && next.guardCommand === undefined;
+      return change === 'restart' || (change === 'new workers' && key !== 'workers') || isGone;
+    }
     // Going from workers to a single process, or to a program, is another shape of service.
     return by === 'process' || change !== 'new workers' || (key === 'workers' && next.workers === 0);
   });

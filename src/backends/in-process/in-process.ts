@@ -171,6 +171,8 @@ export class InProcess implements Backend {
     this.#starting.catch(() => undefined);
     // After a stop was ordered, only `close` still waits for the application to settle.
     const settled = Promise.race([this.#starting, aborted(this.#host.lifecycle.stopping)]);
+    // An instance of a program has the same limit, and says more when it is over.
+    if (this.#behind !== undefined) return settled;
     if (await within(startTimeoutMs, settled)) return;
     const told = `APP: the application had not started after ${seconds(startTimeoutMs)}s (START_TIMEOUT)`;
     throw new StartError(told, ExitCode.Internal);

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { Agent, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -61,11 +61,13 @@ export class Instance {
   end = '';
   /** Health checks it has failed in a row. */
   failures = 0;
+  /** Whether its end is our doing. */
+  isTold = false;
   inFlight = 0;
-  readonly #child: ChildProcess;
+  /** Signals its process group, if there is one. */
+  readonly #signal: (signal: NodeJS.Signals) => void;
   readonly #ended = deferred<void>();
   #emptied: (() => void) | undefined;
-  #isWatched = true;
 
   /** @throws the system's error when there can be no more processes */
   constructor({ launch, generation, write, ended }: InstanceParts) {
@@ -75,34 +77,45 @@ export class Instance {
     this.address = address;
     this.pool = poolOf(address);
     this.agent = agentOf(address);
-    const child = spawn('/bin/sh', ['-c', START, 'sh', ...words], {
-      env,
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    });
-    this.#child = child;
-    this.pid = child.pid ?? 0;
-    if (child.stdout !== null) passOnLines(child.stdout, (line) => write(line, 1, this));
-    if (child.stderr !== null) passOnLines(child.stderr, (line) => write(line, 2, this));
-    // It ends with the last process that holds the other end, which is the watcher.
-    const watched = child.stdio[3] as Duplex;
-    watched
-      .on('error', () => undefined)
-      .on('close', () => {
-        this.#isWatched = false;
-      });
-    watched.resume();
     const over = (end: string): void => {
       const was = this.state;
       if (was === 'ended') return;
       this.end = end;
       // The rest of its group: what it has forked, and the watcher.
-      this.kill();
+      this.#signal('SIGKILL');
       this.state = 'ended';
       this.agent.destroy();
       void this.pool.destroy();
       this.#ended.resolve();
       ended(this, was);
+    };
+    if (words.length === 0) {
+      // Somebody else runs it: all that we can do is to leave it alone.
+      this.pid = 0;
+      this.#signal = () => setImmediate(over, 'for us');
+      return;
+    }
+    const child = spawn('/bin/sh', ['-c', START, 'sh', ...words], {
+      env,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    });
+    this.pid = child.pid ?? 0;
+    if (child.stdout !== null) passOnLines(child.stdout, (line) => write(line, 1, this));
+    if (child.stderr !== null) passOnLines(child.stderr, (line) => write(line, 2, this));
+    // It ends with the last process that holds the other end, which is the watcher.
+    let isWatched = true;
+    const watched = child.stdio[3] as Duplex;
+    watched
+      .on('error', () => undefined)
+      .on('close', () => {
+        isWatched = false;
+      });
+    watched.resume();
+    this.#signal = (signal) => {
+      // With neither, the group's id may be that of another group.
+      const exists = (child.exitCode === null && child.signalCode === null) || isWatched;
+      if (this.pid !== 0 && this.state !== 'ended' && exists) signalGroup(this.pid, signal);
     };
     child.once('exit', (code, signal) => over(signal === null ? `with ${code}` : `by ${signal}`));
     child.once('error', (error) => over(`before it began: ${messageOf(error)}`));
@@ -195,24 +208,22 @@ export class Instance {
   }
 
   terminate(): void {
+    this.isTold = true;
     this.#signal('SIGTERM');
   }
 
   /** Ends all of its group at once. */
   kill(): void {
+    this.isTold = true;
     this.#signal('SIGKILL');
   }
+}
 
-  #signal(signal: NodeJS.Signals): void {
-    const { exitCode, signalCode } = this.#child;
-    // Without either, the group's id may be that of another group.
-    const exists = (exitCode === null && signalCode === null) || this.#isWatched;
-    if (this.pid === 0 || this.state === 'ended' || !exists) return;
-    try {
-      process.kill(-this.pid, signal);
-    } catch (error) {
-      if (!hasCode(error, 'ESRCH', 'EPERM')) throw error;
-    }
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    if (!hasCode(error, 'ESRCH', 'EPERM')) throw error;
   }
 }
 

@@ -174,19 +174,16 @@ export class Instances {
   #ended(instance: Instance, was: Instance['state']): void {
     this.#all.delete(instance);
     this.#host.changed();
-    const { name, pid, end } = instance;
-    const isExpected = this.#stopping || was !== 'serving';
-    this.#host.log[isExpected ? 'info' : 'error'](`Program ${name} (pid ${pid}) ended ${end}`);
-    if (was !== 'serving') return;
-    if (!this.#stopping) {
-      this.#restarts.ended += 1;
-      void this.#sayIfDaemon(instance);
-    }
+    const { name, pid, end, isTold } = instance;
+    this.#host.log[isTold ? 'info' : 'error'](`Program ${name} (pid ${pid}) ended ${end}`);
+    if (was !== 'serving' || this.#stopping) return;
+    if (!isTold) void this.#noteEnd(instance);
     void this.#replace(instance);
   }
 
-  /** A program that goes into the background is out of our reach. */
-  async #sayIfDaemon(instance: Instance): Promise<void> {
+  /** It has ended by itself. A program that goes into the background is out of our reach. */
+  async #noteEnd(instance: Instance): Promise<void> {
+    this.#restarts.ended += 1;
     // What it has forked is ending.
     await delay(REAP_MS);
     if ((await instance.ask(undefined, REAP_MS)) !== undefined) return;
@@ -195,15 +192,20 @@ export class Instances {
     );
   }
 
-  /** It does not accept connections, although it lives and was not told to stop. It finishes what it has. */
-  noteDeaf(instance: Instance): void {
+  /** It does not accept connections, although it was not told to stop: it finishes what it has, and is replaced. */
+  async noteDeaf(instance: Instance): Promise<void> {
     if (instance.state !== 'serving' || this.#stopping) return;
-    const { name, pid } = instance;
-    this.#host.log.error(
-      `Program ${name} (pid ${pid}) no longer accepts connections, although it was not told to stop: it is replaced`,
-    );
-    this.#restarts.deaf += 1;
-    void this.#retire(instance);
+    instance.state = 'leaving';
+    // The system closes the sockets of a process before it tells that it has ended.
+    if (await within(REAP_MS, instance.ended)) void this.#noteEnd(instance);
+    else {
+      const { name, pid } = instance;
+      this.#host.log.error(
+        `Program ${name} (pid ${pid}) no longer accepts connections, although it was not told to stop: it is replaced`,
+      );
+      this.#restarts.deaf += 1;
+      void this.#retire(instance);
+    }
     void this.#replace(instance);
   }
 

@@ -57,7 +57,7 @@ function fits(directory: string): boolean {
 }
 
 /**
- * Fills in `{socket}` and `{port}`, and the environment.
+ * Fills in `{socket}` and `{port}`, and the environment. Without a command somebody else runs the program.
  * @param number tells its socket from those of other instances
  * @throws ConfigError when there is no such program; the system's error when no port is free
  */
@@ -68,7 +68,9 @@ export async function planLaunch(
   number: number,
 ): Promise<Launch> {
   const words = wordsOf(guardCommand);
-  const [file = ''] = words;
+  const [file] = words;
+  const host = '127.0.0.1';
+  if (file === undefined) return { name: 'elsewhere', words, env: {}, address: { host, port: guardPort } };
   assertProgram(file, variables.PATH);
   const env = { ...process.env, ...variables };
   const { CREDENTIALS_DIRECTORY: credentials, ADMIN_TOKEN_FILE, AUDIT_KEY_FILE } = env;
@@ -81,7 +83,6 @@ export async function planLaunch(
     const filled = words.map((word) => word.replaceAll('{socket}', path));
     return { name, words: filled, env, address: { path } };
   }
-  const host = '127.0.0.1';
   const port = guardPort > 0 ? guardPort : await freePort(host);
   const filled = words.map((word) => word.replaceAll('{port}', String(port)));
   return { name, words: filled, env: { ...env, HOST: host, PORT: String(port) }, address: { host, port } };

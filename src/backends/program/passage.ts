@@ -101,8 +101,10 @@ export class Passage implements Dispatcher.DispatchHandler {
     if (response.destroyed || response.writableEnded || exchange.isLost) return;
     const { host, gate, instances } = this.#parts;
     if (this.#abort === undefined || isUnsent(error)) {
-      instances.noteDeaf(this.#instance);
-      gate.refuseAdmitted(response);
+      void instances.noteDeaf(this.#instance);
+      const other = Passage.isPlain(exchange) ? instances.pick() : undefined;
+      if (other === undefined) gate.refuseAdmitted(response);
+      else new Passage(exchange, response, other, this.#parts).sendPlain();
       return;
     }
     host.cut([describe(exchange, LOST)]);

@@ -53,6 +53,11 @@ export class Program extends InProcess {
     this.#instances.stopOrdered();
   }
 
+  override async kill(): Promise<void> {
+    await super.kill();
+    await this.#instances.stop();
+  }
+
   override async close(limits: CloseLimits): Promise<Closed> {
     const closed = await super.close(limits);
     const exitCode = this.#instances.isForced ? ExitCode.Forced : ExitCode.Ok;

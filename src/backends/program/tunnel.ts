@@ -48,7 +48,7 @@ export function passUpgrade(
       leave();
       if (stream.destroyed || isAnswered) return;
       if (isUnsent(error)) {
-        instances.noteDeaf(instance);
+        void instances.noteDeaf(instance);
         refuseUpgrade(exchange, stream, gate);
         return;
       }
