@@ -42,7 +42,7 @@ export class GuardedProgram {
       nodeArgs,
       cwd: dir,
       stateDir: join(dir, 'state'),
-      env: { DOORS: join(dir, 'doors'), ...env },
+      env: { DOORS: join(dir, 'doors'), LEDGER: join(dir, 'ledger'), ...env },
     });
     return new GuardedProgram(t, service, dir);
   }
@@ -90,7 +90,7 @@ export class GuardedProgram {
 
   /** Ids of requests in the order in which the program has seen them. */
   get ledger(): string[] {
-    const file = join(this.dir, 'doors', 'ledger');
+    const file = join(this.dir, 'ledger');
     return existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : [];
   }
 
