@@ -35,12 +35,21 @@ const QUIET_MS = 80;
 /** How long a connection may stay open after the client has ended its side. */
 const GIVE_UP_MS = 20_000;
 
-/** Writes the case to the service and waits for the end of the connection. */
-export function play({ pieces, ending, plain }: Case, port: number): Promise<Played> {
+/** An address of this machine for each case: a guarded program is told the client's address, and not its port. */
+function addressOf(number: number): string {
+  return `127.1.${number >> 8}.${number & 255}`;
+}
+
+/**
+ * Writes the case to the service and waits for the end of the connection.
+ * @param number tells it from others behind the gate; undefined: its port does
+ */
+export function play({ pieces, ending, plain }: Case, port: number, number?: number): Promise<Played> {
   const { requests, end: reading } = readStrictly(pieces.join(''));
   const methods = requests.map(({ method }) => method);
   return new Promise((resolve) => {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
+    const from = number === undefined ? {} : { localAddress: addressOf(number) };
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true, ...from });
     const chunks: Buffer[] = [];
     let localPort = 0;
     let end: string | undefined;
@@ -75,7 +84,7 @@ export function play({ pieces, ending, plain }: Case, port: number): Promise<Pla
       else waitForQuiet();
     };
     socket.on('connect', () => {
-      localPort = socket.localPort ?? 0;
+      localPort = number ?? socket.localPort ?? 0;
       write(0);
     });
     socket.on('data', (chunk) => {
