@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { RouteLabels } from '../../server/adopt.ts';
+import { Connection } from '../../server/connections.ts';
 import type { Exchange } from '../../server/exchange.ts';
 import { hasValidHost } from '../../server/host.ts';
 import { sendError, sendJson } from '../../server/response.ts';
@@ -43,12 +44,26 @@ export class Forwarder implements Application {
       refuse(400, 'The path of the request is malformed.');
     else if (expect !== undefined && request.httpVersion === '1.1' && !expectsContinue(request))
       refuse(417, 'The only expectation that can be met is 100-continue.');
-    else exchange.run(this.labels.of(method, GUARDED), response, () => this.#pass(exchange, response));
+    else exchange.run(this.labels.of(method, GUARDED), response, () => this.#passInTurn(exchange, response));
   }
 
   upgradeOf(request: IncomingMessage): RouteMatch<UpgradeHandler> | undefined {
     const isOurs = hasBody(request) || CARRIES_REQUESTS.test(request.headers.upgrade ?? '');
     return isOurs ? undefined : this.#upgrade;
+  }
+
+  /**
+   * Pipelined requests go to the program one after the other: on connections of their own they could overtake each
+   * other, which only safe methods may (RFC 9112 section 9.3.2).
+   */
+  #passInTurn(exchange: Exchange, response: ServerResponse): void {
+    const connection = Connection.of(exchange.request.socket);
+    if (connection === undefined || connection.current === exchange) {
+      this.#pass(exchange, response);
+      return;
+    }
+    for (const before of connection.exchanges())
+      if (before.next === exchange) before.response?.once('close', () => this.#pass(exchange, response));
   }
 
   #pass(exchange: Exchange, response: ServerResponse): void {

@@ -103,6 +103,12 @@ export function play({ pieces, ending, plain }: Case, port: number, number?: num
   });
 }
 
+/** What a program is asked for behind the gate, when the target was a whole URL. */
+function pathOf(target: string): string {
+  const path = target.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
+  return path.startsWith('/') ? path : `/${path}`;
+}
+
 function finals(received: string, methods: readonly string[]): number {
   return answersIn(received, methods).answers.length;
 }
@@ -139,7 +145,11 @@ export function judge(
   let found = 0;
   for (const { method, url } of dispatches) {
     const index = requests.findIndex(
-      (one, at) => at >= found && one.rejected !== true && one.method === method && one.target === url,
+      (one, at) =>
+        at >= found &&
+        one.rejected !== true &&
+        one.method === method &&
+        (one.target === url || pathOf(one.target) === url),
     );
     say(index === -1, `smuggled: ${method} ${url.slice(0, 100)}`);
     if (index !== -1) found = index + 1;
