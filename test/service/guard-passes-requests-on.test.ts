@@ -138,6 +138,19 @@ t.test('an answer that comes before the body was read arrives', async (t) => {
   t.match(answer, { status: 413, body: 'too large' });
 });
 
+t.test('pipelined requests reach the program one after the other', async (t) => {
+  const guarded = await GuardedProgram.running(t);
+  const client = await guarded.connect();
+  client.request('POST', '/hold/a').request('GET', '/pid').request('GET', '/echo');
+  await guarded.service.line('holding a');
+  await guarded.service.statusWhen(({ in_flight }) => in_flight.count === 3);
+  t.equal(guarded.ledger.length, 1, 'the others wait');
+  guarded.open('a');
+  t.match(JSON.parse((await client.response()).body), { held: 'a' });
+  t.match(JSON.parse((await client.response()).body), { pid: Number });
+  t.equal(echoOf((await client.response()).body).url, '/echo');
+});
+
 t.test('an upgrade passes when the program takes it, and its refusal when it does not', async (t) => {
   const guarded = await GuardedProgram.running(t);
   const taken = (await guarded.connect()).request('GET', '/chat', {

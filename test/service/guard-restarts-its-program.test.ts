@@ -121,6 +121,10 @@ t.test(
     t.match(metrics, 'master_agent_guard_instances{state="serving"} 1\n');
     t.match(metrics, 'master_agent_requests_refused_total{reason="starting"} 1\n');
     t.match(metrics, 'route="guarded"');
+    const status = ServiceProcess.spawn(t, { args: ['status'], stateDir: guarded.service.stateDir });
+    await status.exited;
+    t.match(status.output, 'replaced: 1 ended, 0 unhealthy, 0 deaf');
+    t.match(status.output, /instance \d+: serving, generation 1, 0 in flight/);
   },
 );
 

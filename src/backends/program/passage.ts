@@ -46,7 +46,6 @@ export class Passage implements Dispatcher.DispatchHandler {
     response.once('close', () => {
       if (!this.#isOver) this.#abort?.();
     });
-    response.on('drain', () => this.#resume());
   }
 
   /** Whether undici can carry it. */
@@ -78,7 +77,11 @@ export class Passage implements Dispatcher.DispatchHandler {
 
   onData(chunk: Buffer): boolean {
     this.#left -= chunk.length;
-    if (this.#left !== 0) return this.#response.write(chunk);
+    if (this.#left !== 0) {
+      const hasRoom = this.#response.write(chunk);
+      if (!hasRoom) this.#response.once('drain', this.#resume);
+      return hasRoom;
+    }
     // The last bytes and the end leave in one write.
     this.#response.end(chunk);
     return true;
