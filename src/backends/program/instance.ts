@@ -248,12 +248,28 @@ function agentOf(address: Address): Agent {
   const agent = new Agent({ keepAlive: true, maxFreeSockets: MOST_IDLE });
   agent.createConnection = (_options, done) => {
     void open(address).then(
-      (socket) => done?.(null, socket.on('end', dropAtEnd)),
+      (socket) => done?.(null, readsOn(socket).on('end', dropAtEnd)),
       (error) => done?.(error, undefined as never),
     );
     return undefined;
   };
   return agent;
+}
+
+/**
+ * A program may answer a request that it has not read, and close. node:net would destroy the socket at the first write
+ * that fails, with the answer in it; so it is read on, until its end tells whether there was one.
+ */
+function readsOn(socket: Socket): Socket {
+  const { _write, _writev } = socket;
+  type Done = (error?: Error | null) => void;
+  const unless =
+    (done: Done): Done =>
+    (error) =>
+      done(hasCode(error, 'EPIPE', 'ECONNRESET') ? null : error);
+  socket._write = (chunk, encoding, done) => _write.call(socket, chunk, encoding, unless(done));
+  socket._writev = (chunks, done) => _writev?.call(socket, chunks, unless(done));
+  return socket;
 }
 
 /** The program has closed it: it must not be found among the idle ones until the system has told so, too. */
