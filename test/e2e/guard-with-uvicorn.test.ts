@@ -9,8 +9,9 @@ import { MAIN } from '../support/service-process.ts';
 
 const APT = 'apt-get install -y --no-install-recommends uvicorn python3-fastapi';
 need('uvicorn', APT);
-if (spawnSync('python3', ['-c', 'import fastapi']).status !== 0)
-  throw new Error(`There is no FastAPI: ${APT}`);
+// Debian's, whichever python3 comes first.
+const PYTHON = '/usr/bin/python3';
+if (spawnSync(PYTHON, ['-c', 'import fastapi']).status !== 0) throw new Error(`There is no FastAPI: ${APT}`);
 
 const EXAMPLE = join(ROOT, 'examples/fastapi');
 const UVICORN = ['uvicorn', '--app-dir', EXAMPLE, 'app:app', '--no-access-log', '--uds', '{socket}'];
@@ -27,7 +28,7 @@ interface Verdict {
 }
 
 t.test('the example passes its own tests', async (t) => {
-  const { status, stderr } = spawnSync('python3', [join(EXAMPLE, 'test_app.py')], { encoding: 'utf8' });
+  const { status, stderr } = spawnSync(PYTHON, [join(EXAMPLE, 'test_app.py')], { encoding: 'utf8' });
   t.equal(status, 0, stderr);
   t.match(stderr, /Ran 2 tests/);
 });

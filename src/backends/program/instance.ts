@@ -84,8 +84,7 @@ export class Instance {
       // The rest of its group: what it has forked, and the watcher.
       this.#signal('SIGKILL');
       this.state = 'ended';
-      this.agent.destroy();
-      void this.pool.destroy();
+      this.#closeConnections();
       this.#ended.resolve();
       ended(this, was);
     };
@@ -207,9 +206,17 @@ export class Instance {
     });
   }
 
+  /** It gets no more requests. */
   terminate(): void {
     this.isTold = true;
+    // Some programs wait for idle connections, Go's net/http 5 s for one that was never used.
+    if (this.inFlight === 0) this.#closeConnections();
     this.#signal('SIGTERM');
+  }
+
+  #closeConnections(): void {
+    this.agent.destroy();
+    void this.pool.destroy();
   }
 
   /** Ends all of its group at once. */
