@@ -31,6 +31,7 @@ export class Instances {
   #serving: Instance[] = [];
   /** What those that serve were made from. */
   #settings: Settings;
+  /** 1 for the first set of settings and instances. */
   #generation = 1;
   #directory = '';
   #number = 0;
@@ -57,11 +58,6 @@ export class Instances {
 
   get #stopping(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  /** 1 for the first set of settings and instances. */
-  get generation(): number {
-    return this.#generation;
   }
 
   /** Undefined when a connection is all that is asked for. */
