@@ -21,6 +21,7 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['scale.ts', ['--rounds', '2']],
   ['start-up.ts', ['--rounds', '5']],
   ['adopt.ts', ['--rounds', '6', '--starts', '5']],
+  ['guard.ts', ['--rounds', '4', '--requests', '500']],
   ['fresh-connections.ts', ['--rounds', '4', '--requests', '500']],
   ['overload.ts', ['--seconds', '2']],
   ['timeline.ts', []],

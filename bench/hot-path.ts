@@ -37,7 +37,7 @@ const COUNTED = 2_000;
 const compiled = join(ROOT, '.tests/bench');
 await compileModules(compiled);
 const { Connections } = await load<typeof import('../src/server/connections.ts')>('server/connections.js');
-const { createHttpServer } = await load<typeof import('../src/server/server.ts')>('server/server.js');
+const { createHttpServer, routed } = await load<typeof import('../src/server/server.ts')>('server/server.js');
 const { Exchange } = await load<typeof import('../src/server/exchange.ts')>('server/exchange.js');
 const { Gate } = await load<typeof import('../src/server/gate.ts')>('server/gate.js');
 const { hasValidHost } = await load<typeof import('../src/server/host.ts')>('server/host.js');
@@ -85,7 +85,7 @@ const parts = {
   logsAccess: () => false,
   requestAudit,
 };
-const { server } = createHttpServer(parts, router, config);
+const { server } = createHttpServer(parts, routed(router), config);
 lifecycle.to('running');
 
 /** As node:http's parser makes it, a target is a new string each time: no hash is known of it, no split remembered. */

@@ -34,7 +34,8 @@ async function runCommand(): Promise<number> {
   const { flushLog } = await import('./platform/log-output.ts');
   try {
     if (isWorker) return await (await import('./backends/workers/worker.ts')).work(signals);
-    const { run } = await import('./cli/serve.ts');
+    const { guard, run } = await import('./cli/serve.ts');
+    if (first === 'guard') return await guard(rest, signals);
     return await run(first === 'serve' ? rest : process.argv.slice(2), signals);
   } finally {
     flushLog();

@@ -1,4 +1,7 @@
-"""python3 fastapi_app.py: FastAPI on uvicorn, whose own signal handling and graceful time-out do the rest."""
+"""python3 fastapi_app.py: FastAPI on uvicorn, whose own signal handling and graceful time-out do the rest.
+
+Or behind the gate: master-agent guard -- uvicorn --app-dir bench/peers fastapi_app:app --uds {socket}
+"""
 
 import asyncio
 import inspect
@@ -8,6 +11,10 @@ import time
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+
+if "START_DELAY_MS" in os.environ:
+    print("starting", flush=True)
+    time.sleep(int(os.environ["START_DELAY_MS"]) / 1000)
 
 app = FastAPI()
 LARGE = b"x" * (20 * 1024 * 1024)
@@ -63,9 +70,6 @@ async def upload(request: Request):
 
 
 if __name__ == "__main__":
-    if "START_DELAY_MS" in os.environ:
-        print("starting", flush=True)
-        time.sleep(int(os.environ["START_DELAY_MS"]) / 1000)
     options = {}
     # Older versions, as that of Debian 12, wait without an end.
     if "timeout_graceful_shutdown" in inspect.signature(uvicorn.Config.__init__).parameters:

@@ -1,8 +1,9 @@
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { dirname, relative } from 'node:path';
 import { assertAppFile, loadApp } from '../app/app.ts';
+import { assertProgram } from '../backends/program/launch.ts';
 import { environmentDoubts, readEnvironment } from '../config/environment.ts';
-import { type Config, ConfigError, checkAll, parseConfig } from '../config/settings.ts';
+import { type Config, ConfigError, checkAll, parseConfig, wordsOf } from '../config/settings.ts';
 import { checkStopBudget } from '../control/stop-budget.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode } from '../exit-code.ts';
@@ -33,7 +34,7 @@ async function check(_: unknown, given: string | undefined): Promise<number> {
   const variables = readEnvironment();
   const config = parseConfig({ ...variables, APP: given ?? variables.APP });
   checkStopBudget(config, { warn });
-  const { app, stateDir, auditLog, pidFile } = config;
+  const { app, guardCommand, stateDir, auditLog, pidFile } = config;
   if (readLatch(stateDir) !== undefined)
     warn(
       `${stateDir} is latched by an emergency shutdown: a start ends with ${ExitCode.Latched} before ${UNLATCH}`,
@@ -45,8 +46,10 @@ async function check(_: unknown, given: string | undefined): Promise<number> {
     () => assertUsable('AUDIT_LOG', auditLog === 'off' ? undefined : placeOf(config, auditLog)),
     () => assertUsable('PID_FILE', placeOf(config, pidFile)),
     () => app === undefined || checkApp(app, config.startTimeoutMs),
+    () => guardCommand === undefined || assertProgram(wordsOf(guardCommand)[0] ?? '', variables.PATH),
   ]);
-  say(`OK: settings, files and ${app === undefined ? 'no application' : `the application ${app}`}`);
+  const what = app !== undefined ? `the application ${app}` : 'no application';
+  say(`OK: settings, files and ${guardCommand === undefined ? what : 'the program to guard'}`);
   return ExitCode.Ok;
 }
 

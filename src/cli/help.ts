@@ -5,6 +5,7 @@ import { ExitCode } from '../exit-code.ts';
 const USAGE = `master-agent: an HTTP service that locks like a safe
 
 usage: master-agent [serve] [APP]   serve the application in the module APP, in the foreground
+       master-agent guard COMMAND   the same for a program in any language, behind the gate
        master-agent check [APP]     read settings, files and the application without serving; 78 when one is wrong
        master-agent stop            stop it and show the drain; ends with the exit code of the service
        master-agent reload          new settings, with WORKERS new code too; 1 when it was refused

@@ -83,6 +83,16 @@ function render(status: Status): string {
         plural(worker.connections, 'connection'),
     );
   }
+  const { program } = status;
+  if (program !== null) {
+    const { ended, unhealthy, deaf } = program.restarts;
+    lines.push(
+      `program: ${escapeControl(program.command)}; replaced: ${ended} ended, ${unhealthy} unhealthy, ${deaf} deaf` +
+        `${program.holding ? '; requests are held' : ''}`,
+    );
+    for (const { pid, state, generation, in_flight } of program.instances)
+      lines.push(`  instance ${pid}: ${state}, generation ${generation}, ${in_flight} in flight`);
+  }
   if (status.last_reload !== null) {
     const { outcome, reason, duration_ms } = status.last_reload;
     lines.push(`last reload: ${outcome} in ${duration_ms} ms${reason === '' ? '' : `: ${reason}`}`);

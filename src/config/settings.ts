@@ -80,6 +80,30 @@ const ports: Kind<string> = {
   },
 };
 
+/** Kept as one text, because configurations are compared by value: `wordsOf` reads it. */
+const words: Kind<string> = {
+  rule: 'a JSON array of strings, the first of which names a program',
+  parse: (text) => {
+    try {
+      const words: unknown = JSON.parse(text);
+      const valid = Array.isArray(words) && words.every((word) => typeof word === 'string') && words[0];
+      return valid ? JSON.stringify(words) : undefined;
+    } catch {
+      return undefined;
+    }
+  },
+};
+
+/** The words of a command as a setting has it. */
+export function wordsOf(command: string): string[] {
+  return JSON.parse(command);
+}
+
+const pathOrOff: Kind<string> = {
+  rule: 'a path that begins with a slash, or off',
+  parse: (text) => (text === 'off' || /^\/[!-~]*$/.test(text) ? text : undefined),
+};
+
 /** Names as in a Host header, in lower case. Kept as one text, because configurations are compared by value. */
 const hostNames: Kind<string> = {
   rule: 'host names separated by commas, without ports',
@@ -123,7 +147,7 @@ interface Setting<T = unknown, Fallback extends string = string> extends Kind<T>
   readonly fallback: Fallback;
   readonly help: string;
   /** What puts a new value in place. */
-  readonly change: 'reload' | 'new workers' | 'restart';
+  readonly change: 'reload' | 'new workers' | 'new program' | 'restart';
 }
 
 /** A reload changes it. */
@@ -134,6 +158,11 @@ function reloaded<T, F extends string>(kind: Kind<T>, fallback: F, help: string)
 /** Only new workers take it over: with WORKERS=0 a restart changes it. */
 function renewed<T, F extends string>(kind: Kind<T>, fallback: F, help: string): Setting<T, F> {
   return { ...kind, fallback, help, change: 'new workers' };
+}
+
+/** Only a new instance of a guarded program takes it over. */
+function replaced<T, F extends string>(kind: Kind<T>, fallback: F, help: string): Setting<T, F> {
+  return { ...kind, fallback, help, change: 'new program' };
 }
 
 /** The controller's own process holds it: only a restart changes it. */
@@ -159,7 +188,11 @@ const TABLE = {
   retryAfter: reloaded(whole(0, 86_400, 'seconds'), '5', 'Retry-After of a 503.'),
   stopBudgetMs: reloaded(duration, '0', 'What the platform grants for a stop before it kills; 0: unknown.'),
   workers: renewed(whole(0, 256), '0', 'Worker processes that serve; 0: none, the service is one process.'),
-  startTimeoutMs: reloaded(duration, '60', 'How long the application, or a worker, may take to start.'),
+  startTimeoutMs: reloaded(
+    duration,
+    '60',
+    'How long the application, a worker or a guarded program may take to start.',
+  ),
   heartbeatTimeoutMs: reloaded(duration, '10', "How long a worker's event loop may stand still."),
   maxInFlight: reloaded(count, '0', 'Requests in flight past which new ones get 503; 0: no limit.'),
   keepAliveTimeoutMs: reloaded(duration, '65', 'How long an idle connection is kept; 0: no limit.'),
@@ -202,6 +235,33 @@ const TABLE = {
     'Files of the audit log that are kept beside the one being written.',
   ),
   pidFile: fixed(text, '', 'File for the process id; unset: none.'),
+  guardCommand: replaced(words, '', 'The program to guard, instead of APP: a JSON array of its words.'),
+  guardReady: replaced(
+    pathOrOff,
+    '/health',
+    'Path at which the guarded program answers below 500 when it is ready; off: it accepts connections.',
+  ),
+  guardPort: replaced(
+    port,
+    '0',
+    'The port of 127.0.0.1 that the guarded program always takes; 0: it is told a free one.',
+  ),
+  guardOverlap: reloaded(
+    bool,
+    'true',
+    'Whether a reload may run two instances at once; false: requests are held meanwhile.',
+  ),
+  guardHoldMs: reloaded(duration, '10', 'How long a request is held while the guarded program restarts.'),
+  guardHealthIntervalMs: reloaded(
+    duration,
+    '0',
+    'How often, and how long, GUARD_READY is asked while the guarded program serves; 0: never.',
+  ),
+  guardHealthFailures: reloaded(
+    whole(1, 1_000),
+    '3',
+    'Failed answers of GUARD_READY in a row past which the guarded program is replaced.',
+  ),
   ungatedPorts: fixed(
     ports,
     '',
@@ -314,6 +374,12 @@ function parse(
     host === opsHost || [host, opsHost].some((name) => name === '0.0.0.0' || name === '::');
   if (port > 0 && port === opsPort && shareAddress)
     mistakes.push(`${title('opsPort')}: want another port than ${title('port')}, got ${port} for both`);
+  if (config.app !== undefined && config.guardCommand !== undefined)
+    mistakes.push(`${title('app')} and ${title('guardCommand')} are both set: set only one of them`);
+  if (config.guardPort > 0 && workers > 1)
+    mistakes.push(
+      `${title('guardPort')}: want 0 for ${workers} programs (${title('workers')}), got ${config.guardPort}`,
+    );
   // Workers share these limits, and a worker with a share of 0 would have no limit at all.
   for (const key of ['maxInFlight', 'maxConnections'] as const) {
     const each = `at least 1 for each worker (${title('workers')}=${workers})`;
@@ -325,14 +391,18 @@ function parse(
 }
 
 /**
- * @param by what reloads: a single process, or a controller with new workers
+ * @param by what reloads: a single process, or a controller with new workers, or with a new instance of a program
  * @throws ConfigError that names the settings which differ and which a reload cannot change
  */
-export function assertReloadable(current: Config, next: Config, by: 'process' | 'workers'): void {
+export function assertReloadable(current: Config, next: Config, by: 'process' | 'workers' | 'program'): void {
   const frozen = SETTINGS.filter(({ key, change }) => {
     if (current[key] === next[key] || change === 'reload') return false;
-    // Going from workers to a single process is another shape of service.
-    return by === 'process' || change === 'restart' || (key === 'workers' && next.workers === 0);
+    if (by === 'program') {
+      const isGone = key === 'guardCommand' && next.guardCommand === undefined;
+      return change === 'restart' || (change === 'new workers' && key !== 'workers') || isGone;
+    }
+    // Going from workers to a single process, or to a program, is another shape of service.
+    return by === 'process' || change !== 'new workers' || (key === 'workers' && next.workers === 0);
   });
   if (frozen.length > 0)
     throw new ConfigError(

@@ -64,6 +64,8 @@ export interface Host {
   cut(requests: readonly CutRequest[]): void;
   /** The audit log cannot be written: the service stops. */
   auditLost(error: Error): void;
+  /** What serves cannot be had again: the service stops. */
+  lost(error: Error): void;
   /** Something that `/status` shows has changed. */
   changed(): void;
 }
@@ -104,6 +106,6 @@ export interface Closed {
 /** What only a backend knows: plain data, which can cross to another process. */
 export type BackendStatus = Pick<
   Status,
-  'generation' | 'in_flight' | 'connections' | 'rejected' | 'event_loop' | 'workers'
+  'generation' | 'in_flight' | 'connections' | 'rejected' | 'event_loop' | 'workers' | 'program'
 > &
   Pick<MetricsSnapshot, 'tallies' | 'cut' | 'replaced'>;

@@ -98,6 +98,7 @@ export class Controller<B extends Backend = Backend> {
       proxies: this.#proxies,
       cut: (requests) => this.#noteCut(requests),
       auditLost: (error) => this.#auditLost(error),
+      lost: (error) => this.#backendLost(error),
       changed: () => this.#ops?.changed(),
     });
     this.#reloads = new Reloads({
@@ -244,6 +245,11 @@ export class Controller<B extends Backend = Backend> {
     if (this.#exitCode === ExitCode.AuditLost) return;
     this.#log.error({ err: error }, `The audit log cannot be written: ${messageOf(error)}`);
     void this.#order('audit', 'The audit log is lost.', ExitCode.AuditLost);
+  }
+
+  #backendLost(error: Error): void {
+    this.#log.fatal({ err: error }, `Nothing serves any more: ${messageOf(error)}`);
+    void this.#order('program', 'The program cannot be restarted.', ExitCode.Internal);
   }
 
   /**

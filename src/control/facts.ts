@@ -25,7 +25,7 @@ export interface ControlFacts {
 /** `GET /status`: what the controller knows, and what the backend does. */
 export function statusOf(facts: ControlFacts, backend: BackendStatus): Status {
   const { lifecycle, reloads, audit, lastShutdown } = facts;
-  const { generation, in_flight, connections, tallies, rejected, workers, event_loop } = backend;
+  const { generation, in_flight, connections, tallies, rejected, workers, program, event_loop } = backend;
   return {
     service: 'master-agent',
     version,
@@ -47,6 +47,7 @@ export function statusOf(facts: ControlFacts, backend: BackendStatus): Status {
     last_reload: reloads.last ?? null,
     reload: reloads.startedAt === undefined ? null : { started: reloads.startedAt.toISOString() },
     workers,
+    program,
     event_loop,
     audit: audit === undefined ? null : auditOf(audit),
   };

@@ -100,6 +100,26 @@ function serviceMetrics({ status, tallies, cut, reloads, replaced }: MetricsSnap
     );
   }
 
+  const { program } = status;
+  if (program !== null) {
+    const { instances, restarts, holding } = program;
+    gauge(
+      'guard_instances',
+      'Instances of the guarded program, by what they do.',
+      ...['starting', 'serving', 'leaving'].map(
+        (state): Sample => [instances.filter((instance) => instance.state === state).length, { state }],
+      ),
+    );
+    counter(
+      'guard_restarts_total',
+      'Instances that were replaced: they ended, failed health checks, or accepted no more connections (deaf).',
+      ...(['ended', 'unhealthy', 'deaf'] as const).map((cause): Sample => [restarts[cause], { cause }]),
+    );
+    gauge('guard_holding', 'Whether requests wait until the program is there again: 1 or 0.', [
+      Number(holding),
+    ]);
+  }
+
   counter(
     'http_requests_total',
     'Admitted requests that have ended, by method, route and class of the status (none: without an answer).',

@@ -79,6 +79,8 @@ export interface Status {
   readonly reload: { readonly started: string } | null;
   /** Null without workers. */
   readonly workers: readonly WorkerStatus[] | null;
+  /** Null without one. */
+  readonly program: ProgramStatus | null;
   /** With workers, that of the latest. Null before it is known. */
   readonly event_loop: LoopDelayFigures | null;
   /** Null when there is none. */
@@ -106,6 +108,27 @@ export interface WorkerStatus {
   readonly connections: number;
   /** Since its last sign of life. */
   readonly heard_ms_ago: number;
+}
+
+/** A guarded program. */
+export interface ProgramStatus {
+  readonly command: string;
+  /** Whether requests wait until it is there again. */
+  readonly holding: boolean;
+  /**
+   * Instances that were replaced: they ended by themselves, were killed because they failed health checks, or accepted
+   * no more connections.
+   */
+  readonly restarts: { readonly ended: number; readonly unhealthy: number; readonly deaf: number };
+  readonly instances: readonly {
+    readonly pid: number;
+    readonly generation: number;
+    readonly state: 'starting' | 'serving' | 'leaving';
+    readonly in_flight: number;
+    readonly serving_seconds: number;
+    /** Health checks failed in a row. */
+    readonly failed_checks: number;
+  }[];
 }
 
 /** How many of the oldest requests are named. */

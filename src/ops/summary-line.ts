@@ -44,8 +44,10 @@ export function endLine(report: ShutdownReport, { shutdown }: Status): string {
   return `${state} - cleanly, ${locked === 0 ? 'nothing was in flight' : `${plural(completed, 'request')} completed, none cut`}`;
 }
 
-function reloadProgress({ reload, workers, generation, in_flight }: Status): string | undefined {
+function reloadProgress({ reload, workers, program, generation, in_flight }: Status): string | undefined {
   const now = workers ?? [];
+  if (reload !== null && program !== null)
+    return program.holding ? 'reloading, requests are held' : 'reloading, a new instance is starting';
   if (reload !== null) {
     const coming = now.filter((worker) => worker.generation > generation);
     const ready = coming.filter(({ state }) => state === 'serving').length;

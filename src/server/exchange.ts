@@ -90,6 +90,7 @@ export class Exchange implements Context {
   readonly #place: number;
   #state: State = 'open';
   #match: RouteMatch | RouteMatch<UpgradeHandler> | undefined = undefined;
+  #upgradeStatus = 101;
   #extras: Extras | undefined = undefined;
 
   /** @param peer the address at the other end of the connection */
@@ -216,10 +217,10 @@ export class Exchange implements Context {
     return performance.now() - this.startedMs;
   }
 
-  /** The answer's status code; 0 while there is none, 101 for an upgrade. */
+  /** The answer's status code; 0 while there is none, for an upgrade 101 or what it was refused with. */
   get status(): number {
     const { response } = this;
-    if (response === undefined) return 101;
+    if (response === undefined) return this.#upgradeStatus;
     return response.headersSent ? response.statusCode : 0;
   }
 
@@ -270,6 +271,16 @@ export class Exchange implements Context {
   /** Whether nothing of its answer will leave any more. */
   get isLost(): boolean {
     return this.#state === 'cut' || this.#state === 'ended';
+  }
+
+  /** The taker of the upgrade has written an answer by hand, which may be a refusal. */
+  answerUpgrade(status: number): void {
+    this.#upgradeStatus = status;
+  }
+
+  /** What was to answer it is gone. The answer that says so may still leave, but its outcome is `cut`. */
+  lose(): void {
+    if (this.#state !== 'ended') this.#state = 'cut';
   }
 
   /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { plural } from '../plural.ts';
@@ -73,6 +74,7 @@ export class Gate {
   readonly #connections: Connections;
   readonly #log: Logger;
   readonly #requestAudit: RequestAudit;
+  readonly #isServed: () => boolean;
   readonly #counts: Record<RefusalReason, number> = { starting: 0, stopping: 0, overloaded: 0 };
   #settings: GateSettings;
   #refusals: Record<RefusalReason, Refusal>;
@@ -87,6 +89,8 @@ export class Gate {
       connections: Connections;
       log: Logger;
       requestAudit: RequestAudit;
+      /** Whether there is anything that could serve a request; where it is another process it may be gone. */
+      isServed?: (() => boolean) | undefined;
     },
     settings: GateSettings,
   ) {
@@ -95,6 +99,7 @@ export class Gate {
     this.#connections = parts.connections;
     this.#log = parts.log;
     this.#requestAudit = parts.requestAudit;
+    this.#isServed = parts.isServed ?? (() => true);
     this.#settings = settings;
     this.#refusals = refusalsFor(settings);
   }
@@ -113,10 +118,19 @@ export class Gate {
     return this.#settings.maxPipelined;
   }
 
-  /** Whether the state alone, without regard to the load, keeps requests out. */
+  /** Whether the state alone keeps requests out, without regard to the load or to what serves. */
   get isLocked(): boolean {
-    const reason = this.#closedBecause();
-    return reason === 'starting' || reason === 'stopping';
+    return this.#lockedBecause() !== undefined;
+  }
+
+  /** Answers a request that was admitted, and that nothing has seen behind the gate, as if it had been refused. */
+  refuseAdmitted(response: ServerResponse): void {
+    this.#refusals.starting.write(response, false);
+  }
+
+  /** The same for an upgrade, whose connection node:http has let go of. */
+  refuseAdmittedRaw(stream: Duplex, id: string): void {
+    stream.write(this.#refusals.starting.raw(id));
   }
 
   /** Admits one request: counted before anything is awaited, so a drain cannot miss it. False means: refuse it. */
@@ -130,9 +144,9 @@ export class Gate {
   refuse(connection: Connection, response: ServerResponse): RefusalReason {
     const reason = this.#closedBecause() ?? 'stopping';
     this.#count(reason);
-    if (reason === 'overloaded') {
+    if (!this.isLocked) {
       connection.noteRefused();
-      this.#refusals.overloaded.write(response, false);
+      this.#refusals[reason].write(response, false);
       return reason;
     }
     const isFirst = connection.addRefused(response);
@@ -185,13 +199,18 @@ export class Gate {
     this.#unreported.clear();
   }
 
-  #closedBecause(): RefusalReason | undefined {
+  #lockedBecause(): 'starting' | 'stopping' | undefined {
     const { state } = this.#lifecycle;
-    const { enableFailSafe, maxInFlight } = this.#settings;
-    if (state !== 'running') {
-      if (state === 'starting') return 'starting';
-      if (enableFailSafe || state === 'stopped') return 'stopping';
-    }
+    if (state === 'running') return undefined;
+    if (state === 'starting') return 'starting';
+    return this.#settings.enableFailSafe || state === 'stopped' ? 'stopping' : undefined;
+  }
+
+  #closedBecause(): RefusalReason | undefined {
+    const locked = this.#lockedBecause();
+    if (locked !== undefined) return locked;
+    if (!this.#isServed()) return 'starting';
+    const { maxInFlight } = this.#settings;
     return maxInFlight > 0 && this.#inFlight.count >= maxInFlight ? 'overloaded' : undefined;
   }
 

@@ -47,7 +47,7 @@ const BAD_TARGET: Match = { kind: 'bad target' };
 const ANY = '*';
 const UPGRADE = 'UPGRADE';
 /** What no target has (RFC 3986): two readers may make different things of it. A fragment never leaves the client. */
-const NO_TARGET = /[^!"$-[\]-~]/;
+export const NO_TARGET = /[^!"$-[\]-~]/;
 
 /** Everything that answers on one pattern. */
 class Endpoint<H> {
@@ -313,7 +313,7 @@ function split(path: string): string[] {
 }
 
 /** The path of a target that is a whole URL; anything else is given back as it is. */
-function originOf(target: string): string {
+export function originOf(target: string): string {
   const scheme = target.indexOf('://');
   if (scheme <= 0 || target.startsWith('/')) return target;
   const path = target.indexOf('/', scheme + 3);

@@ -44,7 +44,7 @@ export interface ServerParts extends ServerContext, WatchParts {
   readonly requestAudit: RequestAudit;
 }
 
-/** What is behind the gate: our router, or the listeners of an application's own server. */
+/** What is behind the gate: our router, the listeners of an application's own server, or a program. */
 export interface Application {
   /** Answers for what no handler is asked. */
   readonly unrouted: RouteMatch;
@@ -63,14 +63,13 @@ export interface Intake {
   readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void;
   /** @param stream for the handler: Node 26 puts one in front of the socket until the request's body is read */
   readonly onUpgrade: (request: IncomingMessage, stream: Duplex, head: Buffer) => void;
-  readonly onConnect: (request: IncomingMessage) => void;
   readonly onMalformed: (error: NodeJS.ErrnoException, socket: Socket) => void;
   readonly onDropped: () => void;
 }
 
 export interface GatedServer {
   readonly server: Server;
-  /** From now on the router's upgrade patterns are served. Before, and without any, an Upgrade header is ignored. */
+  /** From now on upgrades are served. Before, an Upgrade header is ignored. */
   readonly takeUpgrades: () => void;
 }
 
@@ -83,16 +82,24 @@ const MOST_FIELDS = 1_000;
 /** How long connections that are too many are counted before one line in the log sums them up. */
 const DROPPED_SUMMARY_MS = 1_000;
 
-/** A node:http server of our own, whose requests go through the gate and the router to a handler. */
-export function createHttpServer(parts: ServerParts, router: Router, limits: ServerLimits): GatedServer {
-  // From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8).
-  const takerOf = ({ httpVersion, url }: IncomingMessage): RouteMatch<UpgradeHandler> | undefined =>
-    httpVersion === '1.1' ? router.matchUpgrade(url ?? '') : undefined;
-  const application: Application = {
+/** The handlers that a router finds. */
+export function routed(router: Router): Application {
+  return {
     unrouted: router.unrouted,
     serve: (exchange, response) => dispatch(router, exchange, response),
-    upgradeOf: (request) => (hasValidHost(request) ? takerOf(request) : undefined),
+    upgradeOf: ({ method, url }) => (method === 'CONNECT' ? undefined : router.matchUpgrade(url ?? '')),
   };
+}
+
+/** A node:http server of our own, whose requests go through the gate to the application. */
+export function createHttpServer(
+  parts: ServerParts,
+  application: Application,
+  limits: ServerLimits,
+): GatedServer {
+  // From HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8).
+  const takerOf = (request: IncomingMessage): RouteMatch<UpgradeHandler> | undefined =>
+    request.httpVersion === '1.1' ? application.upgradeOf(request) : undefined;
   type Options = ServerOptions<typeof GatedRequest, typeof GatedResponse>;
   const options: Options & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
     IncomingMessage: GatedRequest,
@@ -106,7 +113,11 @@ export function createHttpServer(parts: ServerParts, router: Router, limits: Ser
     shouldUpgradeCallback: (request) => takerOf(request) !== undefined,
   };
   const server = createServer(options);
-  const intake = intakeOf(parts, server, application);
+  const intake = intakeOf(parts, server, {
+    unrouted: application.unrouted,
+    serve: (exchange, response) => application.serve(exchange, response),
+    upgradeOf: (request) => (hasValidHost(request) ? takerOf(request) : undefined),
+  });
   // None is dropped unseen: what is too much is refused below.
   server.maxHeadersCount = 0;
   applyLimits(server, limits);
@@ -114,7 +125,7 @@ export function createHttpServer(parts: ServerParts, router: Router, limits: Ser
   server.on('request', intake.onRequest);
   server.on('checkContinue', intake.onRequest);
   server.on('checkExpectation', intake.onRequest);
-  server.on('connect', intake.onConnect);
+  server.on('connect', intake.onUpgrade);
   server.on('drop', intake.onDropped);
   server.on('clientError', (error, socket) => intake.onMalformed(error, socket as Socket));
   return { server, takeUpgrades: () => server.on('upgrade', intake.onUpgrade) };
@@ -132,7 +143,6 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     onConnection,
     onRequest: read,
     onUpgrade,
-    onConnect: (request) => inTurn(request, () => arrive(responseOn(request))),
     onMalformed,
     onDropped,
   };

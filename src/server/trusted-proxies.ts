@@ -35,7 +35,7 @@ export class TrustedProxies {
    * @param peer the address at the other end of the connection
    */
   clientOf(peer: string, { headers }: IncomingMessage): string {
-    if (this.#list === undefined || !this.#trusts(peer)) return peer;
+    if (!this.trusts(peer)) return peer;
     const { forwarded, 'x-forwarded-for': forwardedFor } = headers;
     const addresses = [
       ...(forwarded === undefined ? [] : [this.#nearest(peer, forwarded.split(',').map(forIn))]),
@@ -48,7 +48,7 @@ export class TrustedProxies {
 
   /** The id that a trusted proxy has given the request. */
   idOf(peer: string, { headers }: IncomingMessage): string | undefined {
-    if (this.#list === undefined || !this.#trusts(peer)) return undefined;
+    if (!this.trusts(peer)) return undefined;
     const id = headers['x-request-id'];
     return typeof id === 'string' && isRequestId(id) ? id : undefined;
   }
@@ -61,6 +61,11 @@ export class TrustedProxies {
       nearest = hop;
     }
     return nearest;
+  }
+
+  /** Whether this address is one of them. */
+  trusts(address: string): boolean {
+    return this.#list !== undefined && this.#trusts(address);
   }
 
   #trusts(address: string): boolean {

@@ -38,10 +38,12 @@ t.test('Kubernetes: the grace period covers the preStop hook, too', async (t) =>
 });
 
 t.test('systemd', async (t) => {
-  const unit = readFileSync('deployment/master-agent.service', 'utf8');
-  const settings = [...unit.matchAll(/^Environment=(.*)$/gm)].flatMap(([, line]) => line?.split(' ') ?? []);
-  const granted = Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)?.[1]);
-  assertFits(t, granted, Object.fromEntries(settings.map((setting) => setting.split('=', 2))));
+  for (const file of ['master-agent.service', 'master-agent-guard@.service']) {
+    const unit = readFileSync(`deployment/${file}`, 'utf8');
+    const settings = [...unit.matchAll(/^Environment=(.*)$/gm)].flatMap(([, line]) => line?.split(' ') ?? []);
+    const granted = Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)?.[1]);
+    assertFits(t, granted, Object.fromEntries(settings.map((setting) => setting.split('=', 2))));
+  }
 });
 
 t.test('one that does not add up is found', async (t) => {

@@ -22,6 +22,21 @@ t.test('its exposure is no worse than the recorded one', async (t) => {
   t.not(analyze(EXPOSURE - 1).status, 0, 'when it has become better, record that');
 });
 
+t.test('that of the unit for any program is no worse than the recorded one', async (t) => {
+  const { status, stdout } = spawnSync(
+    'systemd-analyze',
+    [
+      'security',
+      '--no-pager',
+      '--offline=yes',
+      `--threshold=${EXPOSURE}`,
+      'deployment/master-agent-guard@.service',
+    ],
+    { encoding: 'utf8' },
+  );
+  t.equal(status, 0, stdout.trim().split('\n').at(-1) ?? '');
+});
+
 t.test('systemd finds nothing to complain of in the units', async (t) => {
   // Its programs are where they are installed, not here.
   const known = /Command \/\S+ is not executable|docs? .*man|Failed to open/;

@@ -114,6 +114,7 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
     last_reload: null,
     reload: null,
     workers: null,
+    program: null,
     audit: null,
   });
   t.match(since, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);

@@ -112,14 +112,17 @@ export class ServerProcess {
     return ServerProcess.serving(process.execPath, args, { env: { NODE_ENV: 'production', ...env } }, name);
   }
 
-  /** Starts our service from `dist`, with its ops server open and its log on, around an application. */
+  /**
+   * Starts our service from `dist`, with its ops server open and its log on, around an application, or with `guard`, in
+   * front of the program in GUARD_COMMAND.
+   */
   static async ours(app: string, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
     const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
     const settings = {
       ...{ NODE_ENV: 'production', HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0' },
       ...{ LOG_LEVEL: 'info', LOG_FORMAT: 'json', STATE_DIR: stateDir },
     };
-    const args = [MAIN, join(ROOT, app)];
+    const args = [MAIN, app === 'guard' ? app : join(ROOT, app)];
     const options = { env: { ...settings, ...env } };
     const server = await ServerProcess.serving(process.execPath, args, options, 'master-agent');
     void server.exited.then(() => rmSync(stateDir, { recursive: true, force: true }));

@@ -12,6 +12,8 @@ export const WORKERS_APP = join(ROOT, 'test/fixtures/workers-app.mjs');
 
 export interface WorkersOptions {
   readonly workers?: number;
+  /** A program behind the gate instead of an application: it has the same handlers that wait. */
+  readonly guards?: boolean;
   readonly env?: SpawnOptions['env'];
   /** The text of an application's module instead of WORKERS_APP. It can be replaced by `rewrite`. */
   readonly app?: string;
@@ -31,14 +33,19 @@ export class WorkersService {
     this.dir = dir;
   }
 
-  static spawn(t: Test, { workers = 2, env = {}, app, dotenv }: WorkersOptions = {}): WorkersService {
+  static spawn(
+    t: Test,
+    { workers = 2, guards = false, env = {}, app, dotenv }: WorkersOptions = {},
+  ): WorkersService {
     const dir = tempDir(t);
     mkdirSync(join(dir, 'doors'));
     mkdirSync(join(dir, 'state'));
     if (app !== undefined) writeFileSync(join(dir, 'app.mjs'), app);
     if (dotenv !== undefined) writeFileSync(join(dir, '.env'), dotenv);
     const service = ServiceProcess.spawn(t, {
-      args: [app === undefined ? WORKERS_APP : 'app.mjs'],
+      args: guards
+        ? ['guard', '--', process.execPath, join(ROOT, 'test/fixtures/guarded-program.mjs'), '{socket}']
+        : [app === undefined ? WORKERS_APP : 'app.mjs'],
       cwd: dir,
       stateDir: join(dir, 'state'),
       env: { WORKERS: String(workers), DOORS: join(dir, 'doors'), ...env },

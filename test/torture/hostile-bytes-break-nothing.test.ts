@@ -18,6 +18,16 @@ t.test(
   },
 );
 
+t.test(
+  'in front of a program: nothing reaches it that the gate has not admitted, and nothing is read in two ways',
+  async (t) => {
+    const { failures, dispatches } = await fuzz({ seed: SEED, forMs: 0, round: CASES, guards: true });
+    for (const failure of failures) t.fail(`seed ${SEED}: ${JSON.stringify(failure).slice(0, 2_000)}`);
+    t.equal(failures.length, 0);
+    t.ok(dispatches > 0, 'the gate was open in some of them');
+  },
+);
+
 t.test('the fuzzer finds what it is there to find', async (t) => {
   const one = { pieces: ['GET /a HTTP/1.1\r\nHost: x\r\n\r\n'], ending: 'patient', plain: true } as const;
   const answer = (serial: number): string =>

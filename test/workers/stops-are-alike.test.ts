@@ -20,6 +20,8 @@ interface Stop {
   /** Without one the service is stopped while it starts. */
   readonly app?: string;
   readonly starts?: false;
+  /** What only an application's module can do. */
+  readonly isOfModules?: true;
   /** Brings about the stop, and lets what is to complete complete. */
   readonly play: (pool: WorkersService, t: Test) => Promise<void>;
 }
@@ -63,12 +65,12 @@ const STOPS: Readonly<Record<string, Stop>> = {
   },
   'a body that stalls': {
     env: { SHUTDOWN_TIMEOUT: '60' },
-    app: `export default { routes(router) { router.post('/body', (request, response, { log }) => {
+    app: `export default { routes(router) { router.post('/read', (request, response, { log }) => {
       request.on('data', () => {}).on('end', () => response.end());
       log.info('reading');
     }); } };`,
     play: async (pool) => {
-      (await pool.connect()).write('POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx');
+      (await pool.connect()).write('POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx');
       await pool.service.line('reading');
       pool.service.signal('SIGTERM');
     },
@@ -95,6 +97,8 @@ const STOPS: Readonly<Record<string, Stop>> = {
     },
   },
   emergency: {
+    // A program has no route of ours.
+    isOfModules: true,
     env: { ADMIN_TOKEN: TOKEN, SHUTDOWN_DELAY: '60' },
     play: async (pool, t) => {
       const held = await hold(pool);
@@ -128,10 +132,12 @@ const STOPS: Readonly<Record<string, Stop>> = {
     },
   },
   'a stop that fails': {
+    isOfModules: true,
     app: `export default { stop() { throw new Error('on purpose'); } };`,
     play: async (pool) => pool.service.signal('SIGTERM'),
   },
   'during the start': {
+    isOfModules: true,
     starts: false,
     app: `export default { async start({ log, stopping }) {
       log.info('starting slowly');
@@ -155,12 +161,18 @@ const STOPS: Readonly<Record<string, Stop>> = {
 };
 
 for (const [name, stop] of Object.entries(STOPS)) {
-  t.test(`${name}: told alike by one process and by a worker`, async (t) => {
-    const [one, worker] = await Promise.all([play(t, stop, 0), play(t, stop, 1)]);
-    t.strictSame(worker.lines, one.lines, 'the log');
-    t.strictSame(worker.report, one.report, 'the report');
-    t.strictSame(worker.records, one.records, 'the audit log');
-    t.equal(worker.code, one.code, 'the exit code');
+  const others: ('worker' | 'program')[] = stop.isOfModules ? ['worker'] : ['worker', 'program'];
+  t.test(`${name}: told alike by one process and by a ${others.join(' and a ')}`, async (t) => {
+    const [one, ...told] = await Promise.all([
+      play(t, stop, 'process'),
+      ...others.map((other) => play(t, stop, other)),
+    ]);
+    for (const [index, other] of told.entries()) {
+      t.strictSame(other.lines, one.lines, `the log of a ${others[index]}`);
+      t.strictSame(other.report, one.report, 'the report');
+      t.strictSame(other.records, one.records, 'the audit log');
+      t.equal(other.code, one.code, 'the exit code');
+    }
     t.ok(
       one.lines.some((line) => line.includes('Initiating graceful shutdown')),
       'and it was a stop',
@@ -182,9 +194,12 @@ t.test('an audit log that was not closed is told of by one process and by worker
   }
 });
 
-async function play(t: Test, stop: Stop, workers: number): Promise<Told> {
+async function play(t: Test, stop: Stop, by: 'process' | 'worker' | 'program'): Promise<Told> {
   const { env = {}, app } = stop;
-  const pool = WorkersService.spawn(t, { workers, env, ...(app === undefined ? {} : { app }) });
+  const pool = WorkersService.spawn(t, {
+    ...{ workers: by === 'worker' ? 1 : 0, guards: by === 'program', env },
+    ...(app === undefined ? {} : { app }),
+  });
   if (stop.starts !== false) await pool.service.accepting();
   await stop.play(pool, t);
   const { code } = await pool.service.exited;
@@ -196,7 +211,8 @@ async function play(t: Test, stop: Stop, workers: number): Promise<Told> {
     .slice(from)
     .filter(
       (line) =>
-        /^(INFO|WARNING|ERROR|FATAL): /.test(line) && !/holding|Not in the audit log|Refused \d/.test(line),
+        /^(INFO|WARNING|ERROR|FATAL): /.test(line) &&
+        !/holding|Not in the audit log|Refused \d|: Program /.test(line),
     )
     .map((line) =>
       line

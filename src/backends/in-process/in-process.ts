@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import { type App, type AppSource, loadApp } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
-import { assertReloadable, type Config } from '../../config/settings.ts';
+import { assertReloadable, type Config, ConfigError } from '../../config/settings.ts';
 import type {
   Backend,
   BackendStatus,
@@ -25,7 +25,15 @@ import { Gate } from '../../server/gate.ts';
 import { InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
-import { applyLimits, createHttpServer, type GatedServer, type ServerParts } from '../../server/server.ts';
+import {
+  type Application,
+  applyLimits,
+  createHttpServer,
+  type GatedServer,
+  routed,
+  type ServerParts,
+} from '../../server/server.ts';
+import type { TallySnapshot } from '../../server/tally.ts';
 import { AdoptedServers } from './adopted-servers.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
@@ -35,9 +43,19 @@ import { watchStalledBodies } from './stalled-bodies.ts';
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
 
+/** What answers in place of routes of ours. */
+export interface Behind {
+  readonly application: (gate: Gate) => Application;
+  /** Whether it is there. */
+  readonly isServed: () => boolean;
+  readonly tallies: () => TallySnapshot[];
+}
+
 export interface InProcessOptions {
   readonly app: AppSource;
   readonly config: Config;
+  /** Default: the application's routes and the service's own. */
+  readonly behind?: Behind;
   /** Default: a listening socket of its own. */
   readonly listener?: Listener | undefined;
   /** Remembers what is in flight for the case that this process can no longer tell. */
@@ -61,6 +79,7 @@ export class InProcess implements Backend {
   readonly #requestAudit = new RequestAudit();
   readonly #loopDelay = new LoopDelay();
   readonly #signals: SignalTrap | undefined;
+  readonly #behind: Behind | undefined;
   #config: Config;
   #generation = 1;
   #starting: Promise<void> | undefined;
@@ -71,17 +90,24 @@ export class InProcess implements Backend {
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
   readonly #adopted: AdoptedServers | undefined;
 
-  constructor(host: Host, { app, config, listener, recorder, signals, isRehearsal }: InProcessOptions) {
+  constructor(
+    host: Host,
+    { app, config, behind, listener, recorder, signals, isRehearsal }: InProcessOptions,
+  ) {
     this.#host = host;
     this.#source = app;
     this.#config = config;
     this.#signals = signals;
+    this.#behind = behind;
     this.#listener = listener ?? new OwnListener(config.host, config.port);
     this.#adopted = listener instanceof AdoptedServers ? listener : undefined;
     const { lifecycle, log, proxies } = host;
     const context = { lifecycle, log, proxies, inFlight: this.#inFlight };
     this.#gate = new Gate(
-      { ...context, connections: this.#connections, requestAudit: this.#requestAudit },
+      {
+        ...{ ...context, connections: this.#connections, requestAudit: this.#requestAudit },
+        isServed: behind?.isServed,
+      },
       config,
     );
     this.#parts = {
@@ -94,7 +120,9 @@ export class InProcess implements Backend {
       isRehearsal,
       requestAudit: this.#requestAudit,
     };
-    this.#http = createHttpServer(this.#parts, this.#router, config);
+    const application = behind?.application(this.#gate) ?? routed(this.#router);
+    this.#http = createHttpServer(this.#parts, application, config);
+    if (behind !== undefined) this.#http.takeUpgrades();
     addServiceRoutes(
       this.#router,
       () => ({ ready: host.lifecycle.ready, state: host.lifecycle.state, inFlight: this.#inFlight.count }),
@@ -143,6 +171,8 @@ export class InProcess implements Backend {
     this.#starting.catch(() => undefined);
     // After a stop was ordered, only `close` still waits for the application to settle.
     const settled = Promise.race([this.#starting, aborted(this.#host.lifecycle.stopping)]);
+    // An instance of a program has the same limit, and says more when it is over.
+    if (this.#behind !== undefined) return settled;
     if (await within(startTimeoutMs, settled)) return;
     const told = `APP: the application had not started after ${seconds(startTimeoutMs)}s (START_TIMEOUT)`;
     throw new StartError(told, ExitCode.Internal);
@@ -165,11 +195,12 @@ export class InProcess implements Backend {
       app.routes?.(this.#router);
       if (this.#router.takesUpgrades) this.#http.takeUpgrades();
     } catch (error) {
+      if (error instanceof StartError || error instanceof ConfigError) throw error;
       throw new StartError(`APP: ${part} of ${name} failed: ${messageOf(error)}`, ExitCode.Internal, {
         cause: error,
       });
     }
-    if (this.#adopted !== undefined) return;
+    if (this.#adopted !== undefined || this.#behind !== undefined) return;
     const none = Object.keys(app).length === 0;
     log.info(none ? "No application: the service's own routes alone" : `Application started: ${name}`);
   }
@@ -189,21 +220,27 @@ export class InProcess implements Backend {
       in_flight: { count: this.#inFlight.count, oldest },
       connections: { open: this.#connections.size, idle: this.#connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
-      tallies: (this.#adopted?.labels ?? this.#router).tallies(),
+      tallies: (this.#behind ?? this.#adopted?.labels ?? this.#router).tallies(),
       cut: this.#connections.outcomes.cut,
       event_loop: this.#loopDelay.read(),
       workers: null,
+      program: null,
       replaced: null,
     };
   }
 
-  async reload({ config }: Settings): Promise<'settings'> {
+  async reload({ config }: Settings): Promise<'settings' | 'code and settings'> {
     assertReloadable(this.#config, config, 'process');
+    this.configure(config);
+    return 'settings';
+  }
+
+  /** Puts settings in place that were found good. */
+  protected configure(config: Config): void {
     this.#config = config;
     this.#gate.configure(config);
     applyLimits(this.#http.server, config);
     this.#generation += 1;
-    return 'settings';
   }
 
   /** The one audit log of this process is its controller's. */
@@ -351,6 +388,7 @@ export class InProcess implements Backend {
   }
 }
 
-function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {
+/** An exchange that is cut. @param reason in words that follow "because" */
+export function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {
   return { id, method, path, age_ms: Math.round(ageMs), phase, reason };
 }

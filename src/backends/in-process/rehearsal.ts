@@ -38,7 +38,7 @@ export async function rehearse(config: Config): Promise<(number | undefined)[]> 
   const backend = new InProcess(
     {
       ...{ log, lifecycle, admin, proxies: new TrustedProxies(undefined) },
-      ...{ cut: nothing, auditLost: nothing, changed: nothing },
+      ...{ cut: nothing, auditLost: nothing, lost: nothing, changed: nothing },
     },
     { app: {}, config: { ...config, enableFailSafe: true }, listener, isRehearsal: true },
   );

@@ -1,15 +1,13 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { messageOf } from '../../error.ts';
 import { ExitCode, StartError } from '../../exit-code.ts';
 import { within } from '../../platform/deadline.ts';
+import { backOff } from '../back-off.ts';
 import type { Plan } from './plan.ts';
 import type { StartFailure, WorkerHandle } from './worker-handle.ts';
 
 /** A worker that dies before it is ready, without a word, is tried so often. */
 const MOST_ATTEMPTS = 5;
-const FIRST_BACKOFF_MS = 100;
-const LONGEST_BACKOFF_MS = 5_000;
 
 /** Makes processes, and ends them. */
 export interface Spawner {
@@ -85,10 +83,4 @@ async function becomeReady(worker: WorkerHandle, timeoutMs: number): Promise<Sta
     exitCode: ExitCode.Internal,
   };
   return outcome === undefined ? late : outcome.failure;
-}
-
-/** Waits longer after each failure, and not at all before the first. A stop ends the wait. */
-export async function backOff(failures: number, signal: AbortSignal): Promise<void> {
-  const ms = failures <= 0 ? 0 : Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);
-  await delay(ms, undefined, { signal }).catch(() => undefined);
 }

@@ -12,11 +12,12 @@ import { aborted, seconds, within } from '../../platform/deadline.ts';
 import { deferred } from '../../platform/deferred.ts';
 import type { HeldSocket } from '../../platform/listen.ts';
 import { plural } from '../../plural.ts';
+import { backOff } from '../back-off.ts';
 import { Balancer } from './balancer.ts';
 import { RECORD_MS } from './flight-recorder.ts';
 import { BEAT_MS, type Calls } from './messages.ts';
 import { forgetPlan, type Plan } from './plan.ts';
-import { backOff, type Spawner, startGeneration, tryToStart } from './start-generation.ts';
+import { type Spawner, startGeneration, tryToStart } from './start-generation.ts';
 import { addDeparted, type Departed, NOBODY } from './totals.ts';
 import { WorkerHandle, type WorkerState } from './worker-handle.ts';
 

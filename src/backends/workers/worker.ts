@@ -96,6 +96,7 @@ class Worker {
       proxies: new TrustedProxies(config.trustedProxies),
       cut: (requests) => this.#noteCut(requests),
       auditLost: (error) => this.#auditLost(error),
+      lost: () => undefined,
       changed: () => undefined,
     };
     this.#recorder = new FlightRecorder({

@@ -136,6 +136,7 @@ export class Workers implements Backend {
         connections: worker.status?.connections.open ?? 0,
         heard_ms_ago: Math.round(performance.now() - worker.heardMs),
       })),
+      program: null,
       replaced,
     };
   }

@@ -125,9 +125,9 @@ function headlineNow() {
 }
 
 function showSubline() {
-  const { service, version, host, pid, application, since, generation, workers } = view.status;
+  const { service, version, host, pid, application, since, generation, workers, program } = view.status;
   const pool = !workers?.length ? [] : [`${many(workers.length, 'worker')} of generation ${generation || 1}`];
-  const where = [address ?? 'not listening yet', application ?? 'no application module'];
+  const where = [address ?? 'not listening yet', program?.command ?? application ?? 'no application module'];
   text('who', [...where, `${host}, process ${pid}`, ...pool, `${service} ${version}`].join(' · '));
   const back = isLatched() ? '' : ' This page follows when the service is back.';
   text(
@@ -189,12 +189,15 @@ function showRequests() {
 }
 
 function showWorkers() {
-  const { workers, generation, reload } = view.status;
+  const { program, generation, reload } = view.status;
+  // Of an instance of a program only the program knows its connections.
+  const workers =
+    view.status.workers ?? program?.instances.map((one) => ({ ...one, heard_ms_ago: 0, connections: '' }));
   byId('pool').hidden = !workers?.length;
   if (!workers?.length) return;
   text(
     'pool-title',
-    `Workers${generation === 0 ? '' : `: generation ${generation}`}${reload === null ? '' : ', a reload is under way'}`,
+    `${program === null ? 'Workers' : programTitle(program)}${generation === 0 ? '' : `: generation ${generation}`}${reload === null ? '' : ', a reload is under way'}`,
   );
   fill(
     'workers',
@@ -205,6 +208,11 @@ function showWorkers() {
       return [pid, generation, `${state}${silent}`, in_flight, connections].map(String);
     }),
   );
+}
+
+function programTitle({ restarts: { ended, unhealthy, deaf }, holding }) {
+  const restarts = ended + unhealthy + deaf;
+  return `Program${restarts === 0 ? '' : `, replaced ${many(restarts, 'time')}`}${holding ? ', requests are held' : ''}`;
 }
 
 function showFacts() {

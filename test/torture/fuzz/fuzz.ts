@@ -20,6 +20,8 @@ export interface Findings {
 export interface FuzzOptions {
   readonly seed: number;
   readonly states?: readonly StateName[];
+  /** The services guard a program instead of serving an application. */
+  readonly guards?: boolean;
   /** No round is begun after so long; each state gets at least one. */
   readonly forMs: number;
   /** Cases in a round: a round is one service in one state, from its start to its end. */
@@ -37,7 +39,8 @@ const MOST_SHRINKING_MS = 20_000;
 /** Plays cases that the seed decides, state after state, until the time is over. */
 export async function fuzz({
   seed,
-  states = STATES,
+  guards = false,
+  states = guards ? STATES.filter((state) => state !== 'starting') : STATES,
   forMs,
   round,
   told = () => undefined,
@@ -52,6 +55,7 @@ export async function fuzz({
     const found = await playRound(
       state,
       Array.from({ length: round }, () => makeCase(random)),
+      guards,
     );
     cases += round;
     dispatches += found.dispatches;
@@ -131,8 +135,9 @@ async function playOne(target: Target, one: Case): Promise<string[]> {
 async function playRound(
   state: StateName,
   cases: readonly Case[],
+  guards: boolean,
 ): Promise<{ dispatches: number; failures: Failure[] }> {
-  const target = await openTarget(state);
+  const target = await openTarget(state, guards);
   const failures: Failure[] = [];
   let dispatches = 0;
   try {
@@ -145,7 +150,7 @@ async function playRound(
         next += 1;
         if (index === interruptAt) target.interrupt();
         const one = cases[index] as Case;
-        const played = await play(one, target.port);
+        const played = await play(one, target.port, guards ? index + 1 : undefined);
         // The kernel gives a port again only long after: one port is one case.
         if (played.localPort > 0) outcomes.set(played.localPort, { one, played });
       }

@@ -12,6 +12,7 @@ the application was given, against a strict reading of RFC 9112. Everything goes
 
   --seconds N     no round is begun after so long (default 60); each state gets at least one
   --seed N        decides the cases (default: the time; it is printed)
+  --guard         the services guard a program, which reads what reaches it strictly
   --state NAMES   ${STATES.join(', ')}; separated by commas (default: all)
   --round N       cases in a round: one service in one state, from its start to its end (default 400)
   --replay FILE   plays the case that a failing run has printed; - reads it from standard input
@@ -32,7 +33,8 @@ async function main(): Promise<number> {
       options: {
         seconds: { type: 'string', default: '60' },
         seed: { type: 'string', default: String(Date.now() % 1_000_000) },
-        state: { type: 'string', default: STATES.join(',') },
+        guard: { type: 'boolean', default: false },
+        state: { type: 'string' },
         round: { type: 'string', default: '400' },
         replay: { type: 'string' },
         help: { type: 'boolean', default: false },
@@ -45,10 +47,11 @@ async function main(): Promise<number> {
     if (values.replay !== undefined) return await replayed(values.replay);
     const seed = number('seed', values.seed);
     console.log(`seed ${seed}`);
-    const states = values.state.split(',').map(stateOf);
+    const states = values.state?.split(',').map(stateOf);
     const forMs = number('seconds', values.seconds) * 1000;
     const { cases, dispatches, failures } = await fuzz({
-      ...{ seed, states, forMs, round: number('round', values.round) },
+      ...(states === undefined ? {} : { states }),
+      ...{ seed, guards: values.guard, forMs, round: number('round', values.round) },
       told: (line) => console.log(line),
     });
     for (const failure of failures) tell(await minimize(failure));

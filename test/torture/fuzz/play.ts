@@ -35,12 +35,21 @@ const QUIET_MS = 80;
 /** How long a connection may stay open after the client has ended its side. */
 const GIVE_UP_MS = 20_000;
 
-/** Writes the case to the service and waits for the end of the connection. */
-export function play({ pieces, ending, plain }: Case, port: number): Promise<Played> {
+/** An address of this machine for each case: a guarded program is told the client's address, and not its port. */
+function addressOf(number: number): string {
+  return `127.1.${number >> 8}.${number & 255}`;
+}
+
+/**
+ * Writes the case to the service and waits for the end of the connection.
+ * @param number tells it from others behind the gate; undefined: its port does
+ */
+export function play({ pieces, ending, plain }: Case, port: number, number?: number): Promise<Played> {
   const { requests, end: reading } = readStrictly(pieces.join(''));
   const methods = requests.map(({ method }) => method);
   return new Promise((resolve) => {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
+    const from = number === undefined ? {} : { localAddress: addressOf(number) };
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true, ...from });
     const chunks: Buffer[] = [];
     let localPort = 0;
     let end: string | undefined;
@@ -75,7 +84,7 @@ export function play({ pieces, ending, plain }: Case, port: number): Promise<Pla
       else waitForQuiet();
     };
     socket.on('connect', () => {
-      localPort = socket.localPort ?? 0;
+      localPort = number ?? socket.localPort ?? 0;
       write(0);
     });
     socket.on('data', (chunk) => {
@@ -92,6 +101,12 @@ export function play({ pieces, ending, plain }: Case, port: number): Promise<Pla
     socket.on('error', (error: NodeJS.ErrnoException) => over(error.code ?? error.message));
     socket.on('close', () => over('closed'));
   });
+}
+
+/** What a program is asked for behind the gate, when the target was a whole URL. */
+function pathOf(target: string): string {
+  const path = target.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
+  return path.startsWith('/') ? path : `/${path}`;
 }
 
 function finals(received: string, methods: readonly string[]): number {
@@ -130,7 +145,11 @@ export function judge(
   let found = 0;
   for (const { method, url } of dispatches) {
     const index = requests.findIndex(
-      (one, at) => at >= found && one.rejected !== true && one.method === method && one.target === url,
+      (one, at) =>
+        at >= found &&
+        one.rejected !== true &&
+        one.method === method &&
+        (one.target === url || pathOf(one.target) === url),
     );
     say(index === -1, `smuggled: ${method} ${url.slice(0, 100)}`);
     if (index !== -1) found = index + 1;

@@ -13,7 +13,7 @@ import { Gate } from '../../../src/server/gate.ts';
 import { InFlight } from '../../../src/server/in-flight.ts';
 import { RequestAudit } from '../../../src/server/request-audit.ts';
 import { Router } from '../../../src/server/router.ts';
-import { createHttpServer } from '../../../src/server/server.ts';
+import { createHttpServer, routed } from '../../../src/server/server.ts';
 import { TrustedProxies } from '../../../src/server/trusted-proxies.ts';
 import { ROOT } from '../../support/root.ts';
 import { ServerProcess } from '../../support/server-process.ts';
@@ -39,8 +39,8 @@ export interface Target {
   kill(): Promise<void>;
 }
 
-export function openTarget(state: StateName): Promise<Target> {
-  return state === 'starting' ? StartingServer.open() : ServiceTarget.open(state);
+export function openTarget(state: StateName, guards = false): Promise<Target> {
+  return state === 'starting' ? StartingServer.open() : ServiceTarget.open(state, guards);
 }
 
 type Served = Exclude<StateName, 'starting'>;
@@ -72,10 +72,12 @@ class ServiceTarget implements Target {
     this.#dir = dir;
   }
 
-  static async open(state: Served): Promise<Target> {
+  static async open(state: Served, guards: boolean): Promise<Target> {
     const dir = mkdtempSync(join(tmpdir(), 'master-agent-fuzz-'));
     writeFileSync(join(dir, 'ledger'), '');
-    const service = await ServerProcess.ours('test/torture/fuzz/target.mjs', {
+    const program = [process.execPath, join(ROOT, 'test/torture/fuzz/guarded-target.mjs'), '{socket}'];
+    const service = await ServerProcess.ours(guards ? 'guard' : 'test/torture/fuzz/target.mjs', {
+      ...(guards ? { GUARD_COMMAND: JSON.stringify(program) } : {}),
       STATE_DIR: dir,
       FUZZ_LEDGER: join(dir, 'ledger'),
       FUZZ_DOOR: join(dir, 'door'),
@@ -203,7 +205,7 @@ class StartingServer implements Target {
         ...{ ...around, gate, connections, requestAudit },
         ...{ accepting: () => true, logsAccess: () => false },
       },
-      router,
+      routed(router),
       limits,
     ).server;
   }
