@@ -65,7 +65,10 @@ function report(): void {
     };
   });
   const head = machine(availableParallelism(), load);
-  if (values.json) return console.log(JSON.stringify({ machine: head, server, rounds, scenes: lines }));
+  if (values.json) {
+    console.log(JSON.stringify({ machine: head, server, rounds, scenes: lines }));
+    return;
+  }
   console.log(`\n## Transfers on PostgreSQL ${server?.server_version}, ${rounds} rounds each\n\n${head}\n`);
   console.log(
     table(

@@ -8,13 +8,13 @@ const CONNECT_MS = 5_000;
 /** Less than the second that stop() has at least. */
 const CLOSE_MS = 800;
 
-/** What the server does by itself when this process hangs, or is killed. `context.deadline` makes it less. */
-export const SESSION = {
-  statement_timeout: '30s',
-  idle_in_transaction_session_timeout: '30s',
+/** What the server does by itself when this process hangs, or is killed. `context.deadline` makes the first two less. */
+export const OPTIONS = [
+  '-c statement_timeout=30s',
+  '-c idle_in_transaction_session_timeout=30s',
   // Otherwise a statement outside a transaction is committed even if its client was killed meanwhile.
-  client_connection_check_interval: '500ms',
-};
+  '-c client_connection_check_interval=500ms',
+].join(' ');
 
 export class Database {
   #pool;
@@ -36,9 +36,7 @@ export class Database {
     const settings = {
       connectionString: process.env.DATABASE_URL,
       connectionTimeoutMillis: CONNECT_MS,
-      options: Object.entries(SESSION)
-        .map(([name, value]) => `-c ${name}=${value}`)
-        .join(' '),
+      options: OPTIONS,
     };
     this.#pool = new pg.Pool({ ...settings, max: CONNECTIONS });
     this.#control = new pg.Pool({ ...settings, max: 1 });

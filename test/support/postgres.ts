@@ -88,11 +88,14 @@ export class Postgres {
     );
   }
 
-  /** Resolves when no session of this application is left: one whose client was killed may still commit. */
-  async quiet(application: string): Promise<void> {
+  /**
+   * Resolves when no session of this application is left, or none that is as `wanted` says. One whose client was killed
+   * may still commit.
+   */
+  async quiet(application: string, wanted = 'true'): Promise<void> {
     await this.#until(
-      async () => (await this.#count(application, 'true')) === 0,
-      `the end of ${application}`,
+      async () => (await this.#count(application, wanted)) === 0,
+      `no session of ${application} with ${wanted}`,
     );
   }
 

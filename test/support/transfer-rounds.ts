@@ -162,7 +162,7 @@ export async function serve(
 
 async function holdLock(run: string, postgres: Postgres): Promise<() => Promise<void>> {
   const session = await postgres.session();
-  await session.query('BEGIN; SELECT FROM accounts WHERE id = 1 FOR UPDATE');
+  await session.query('BEGIN; SELECT FROM accounts WHERE id = 1 FOR NO KEY UPDATE');
   await postgres.sessions(run, "wait_event_type = 'Lock'", 1);
   return () => session.end();
 }
