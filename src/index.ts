@@ -1,4 +1,4 @@
-export { type App, defineApp, type StartContext } from './app/app.ts';
+export { type App, defineApp, type Hooks, type StartContext, type StopContext } from './app/app.ts';
 export { type Config, ConfigError } from './config/settings.ts';
 export { ExitCode, StartError } from './exit-code.ts';
 export type { ShutdownReport } from './lifecycle/last-shutdown.ts';

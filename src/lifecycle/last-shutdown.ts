@@ -21,6 +21,16 @@ export interface CutRequest {
   readonly reason: string;
 }
 
+/** Work other than a request, which the application had entered by name, that a stop has cut. */
+export interface CutHold {
+  readonly name: string;
+  readonly age_ms: number;
+  /** The id of the request whose handler has entered it; null for one outside of a request. */
+  readonly request: string | null;
+  /** Why it was not waited for any more, in words that follow "because". */
+  readonly reason: string;
+}
+
 /** How a stop went: the content of `STATE_DIR/last-shutdown.json`. */
 export interface ShutdownReport {
   readonly unclean: false;
@@ -37,6 +47,7 @@ export interface ShutdownReport {
   readonly completed: number;
   readonly aborted: number;
   readonly cut: readonly CutRequest[];
+  readonly cut_holds: readonly CutHold[];
   /** Requests answered with 503 since the lock. */
   readonly rejected: number;
   readonly exit_code: ExitCode;
@@ -156,7 +167,9 @@ function runningFile(stateDir: string): string {
 /** The report of the last stop, or undefined when there is none that can be read. */
 export function readReport(file: string): ShutdownReport | undefined {
   const value = readJsonFile(file);
-  return isRecord(value) && value.unclean === false ? (value as unknown as ShutdownReport) : undefined;
+  if (!isRecord(value) || value.unclean !== false) return undefined;
+  // An older version does not tell of holds.
+  return { cut_holds: [], ...value } as unknown as ShutdownReport;
 }
 
 /** What `/status` tells of it. One torn by a crash tells that there was a run, and no more. */

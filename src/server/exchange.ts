@@ -50,6 +50,7 @@ export interface ServerContext {
 interface Extras {
   log?: Logger;
   gone?: AbortController;
+  inFlight?: InFlight;
   params?: Readonly<Record<string, string>>;
   query?: URLSearchParams;
   fields?: Readonly<Record<string, unknown>>;
@@ -161,7 +162,8 @@ export class Exchange implements Context {
   }
 
   get inFlight(): InFlight {
-    return this.#context.inFlight;
+    this.#made.inFlight ??= this.#context.inFlight.of(this.id);
+    return this.#made.inFlight;
   }
 
   audit(fields: Readonly<Record<string, unknown>>): void {

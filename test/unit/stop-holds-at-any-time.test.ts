@@ -184,11 +184,11 @@ function sceneOf(scene: Scene) {
     ...{ where: 'nowhere', ready: true, responsive: true, generation: 1 },
     ...{ start: never, open: never, reload: never, status: never, kill: never },
     ...{ reopen: () => undefined, stopOrdered: () => undefined, lose: () => [] },
-    lock: async () => inFlight.count,
+    lock: async () => ({ count: inFlight.count, oldest: [], holds: [] }),
     drained: () => inFlight.drained(),
     cut: async (): Promise<Cut> => {
       forced ||= inFlight.count > 0;
-      return { requests: [], unnamed: inFlight.count };
+      return { requests: [], holds: [], unnamed: inFlight.count };
     },
     drainAcceptQueue: async () => {
       scene.drainAcceptQueue?.();

@@ -1,5 +1,5 @@
 import type { Server } from 'node:http';
-import { type App, type AppSource, loadApp } from '../../app/app.ts';
+import { type App, type AppSource, loadApp, type StopContext } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
 import { assertReloadable, type Config } from '../../config/settings.ts';
 import type {
@@ -16,13 +16,13 @@ import { messageOf } from '../../error.ts';
 import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import { addServiceRoutes } from '../../ops/routes.ts';
-import { OLDEST } from '../../ops/status.ts';
+import { OLDEST, type OpenHold, type OpenWork } from '../../ops/status.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
 import { Connections } from '../../server/connections.ts';
 import type { Exchange, ServerContext } from '../../server/exchange.ts';
 import { Gate } from '../../server/gate.ts';
-import { InFlight } from '../../server/in-flight.ts';
+import { type Hold, InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer, type ServerParts } from '../../server/server.ts';
@@ -34,6 +34,8 @@ import { watchStalledBodies } from './stalled-bodies.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
+/** The longest that an application's locked(), and its drained(), are waited for. */
+const HOOK_MS = 5_000;
 
 export interface InProcessOptions {
   readonly app: AppSource;
@@ -66,6 +68,8 @@ export class InProcess implements Backend {
   #starting: Promise<void> | undefined;
   /** Set once its start() is done: only what has started can be stopped. */
   #app: App | undefined;
+  /** Its locked(), once it is called, and how that has ended. */
+  #locked: Promise<ExitCode> | undefined;
   #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
   #endStallWatch: () => void = () => undefined;
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
@@ -154,10 +158,11 @@ export class InProcess implements Backend {
     const app = typeof this.#source === 'string' ? await loadApp(this.#source) : this.#source;
     let part = 'start()';
     try {
-      await app.start?.({ log, config: this.#config, stopping: lifecycle.stopping });
+      const { stopping } = lifecycle;
+      await app.start?.({ log, config: this.#config, stopping, inFlight: this.#inFlight });
       if (lifecycle.state === 'stopped') {
         // The start was abandoned, and this is the last chance to release what it has opened.
-        await app.stop?.();
+        await app.stop?.(this.#stopContext(ABANDON_MS));
         return;
       }
       this.#app = app;
@@ -180,13 +185,9 @@ export class InProcess implements Backend {
 
   status(): BackendStatus {
     const { starting, stopping, overloaded } = this.#gate.refused;
-    const oldest = [...this.#connections.exchanges()]
-      .sort((a, b) => a.startedMs - b.startedMs)
-      .slice(0, OLDEST)
-      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
     return {
       generation: this.#generation,
-      in_flight: { count: this.#inFlight.count, oldest },
+      in_flight: this.#openWork(),
       connections: { open: this.#connections.size, idle: this.#connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
       tallies: (this.#adopted?.labels ?? this.#router).tallies(),
@@ -195,6 +196,15 @@ export class InProcess implements Backend {
       workers: null,
       replaced: null,
     };
+  }
+
+  #openWork(): OpenWork {
+    const oldest = [...this.#connections.exchanges()]
+      .sort((a, b) => a.startedMs - b.startedMs)
+      .slice(0, OLDEST)
+      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
+    const holds = this.#inFlight.holds.slice(0, OLDEST).map(describeHold);
+    return { count: this.#inFlight.count, oldest, holds };
   }
 
   async reload({ config }: Settings): Promise<'settings'> {
@@ -213,7 +223,7 @@ export class InProcess implements Backend {
   stopOrdered(): void {}
 
   /** May be called again: a worker that has locked itself is still called by its controller. */
-  async lock(): Promise<number> {
+  async lock(): Promise<OpenWork> {
     this.#endStallWatch();
     this.#endStallWatch = watchStalledBodies(this.#connections, (exchange) =>
       this.#host.cut([this.#cutExchange(exchange, 'its body has stalled')]),
@@ -223,18 +233,39 @@ export class InProcess implements Backend {
     const { completed, aborted } = this.#connections.outcomes;
     if (this.#atLock.atMs === 0)
       this.#atLock = { atMs: performance.now(), completed, aborted, refused: this.#gate.refused.stopping };
-    return this.#inFlight.count;
+    this.#locked ??= this.#tellLocked();
+    return this.#openWork();
   }
 
-  drained(): Promise<void> {
-    return this.#inFlight.drained();
+  async drained(): Promise<void> {
+    // Until it is done the application may still begin work.
+    await this.#locked;
+    await this.#inFlight.drained();
+  }
+
+  /** One that has not started has nothing to be told of. */
+  #tellLocked(): Promise<ExitCode> | undefined {
+    const app = this.#app;
+    if (app?.locked === undefined) return undefined;
+    const ms = Math.min(HOOK_MS, (this.#host.lifecycle.order?.deadlineMs ?? 0) - performance.now());
+    // In a later turn of the loop: what has come in this one is refused before application code runs.
+    const told = new Promise(setImmediate).then(() => app.locked?.(this.#stopContext(ms)));
+    return this.#end('locked()', ms, told);
+  }
+
+  #stopContext(ms: number): StopContext {
+    const { lifecycle, log } = this.#host;
+    return { log, reason: lifecycle.order?.reason ?? 'a failed start', deadline: Math.max(0, ms) };
   }
 
   async cut(reason: string): Promise<Cut> {
     const count = this.#inFlight.count;
+    // Before a handler learns of its cut, and leaves.
+    const holds = this.#inFlight.holds.map((hold) => ({ ...describeHold(hold), reason }));
+    this.#inFlight.close();
     const exchanges = [...this.#connections.exchanges()];
     const requests = exchanges.map((exchange) => this.#cutExchange(exchange, reason));
-    return { requests, unnamed: Math.max(0, count - requests.length) };
+    return { requests, holds, unnamed: Math.max(0, count - requests.length - holds.length) };
   }
 
   #cutExchange(exchange: Exchange, reason: string): CutRequest {
@@ -260,7 +291,7 @@ export class InProcess implements Backend {
     this.#listener.close();
     this.#gate.release();
     await quietTail(this.#connections, this.#atLock.atMs);
-    return this.#inFlight.count;
+    return this.#inFlight.closeIfIdle();
   }
 
   /**
@@ -273,7 +304,8 @@ export class InProcess implements Backend {
     await this.#connections.emptied();
   }
 
-  async close({ stopMs }: CloseLimits): Promise<Closed> {
+  async close({ drained, stopMs }: CloseLimits): Promise<Closed> {
+    this.#inFlight.close();
     this.#endStallWatch();
     const cut: CutRequest[] = [];
     const hangUpAll = (): Promise<void> =>
@@ -283,7 +315,7 @@ export class InProcess implements Backend {
     // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
     if (!this.#config.enableFailSafe) await hangUpAll();
     this.#adopted?.drained();
-    const exitCode = await this.#stopApp(stopMs);
+    const exitCode = await this.#stopApp(stopMs, drained);
     await hangUpAll();
     this.#gate.flushSummary();
     this.#loopDelay.end();
@@ -296,17 +328,31 @@ export class InProcess implements Backend {
     };
   }
 
-  /** Its own signal handlers first: they may need what stop() closes. */
-  async #stopApp(ms: number): Promise<ExitCode> {
+  /** Its drained(), its own signal handlers, then its stop(): they may need what that closes. */
+  async #stopApp(ms: number, drained: boolean): Promise<ExitCode> {
     const { lifecycle, log } = this.#host;
     const byMs = performance.now() + ms;
+    const leftMs = (): number => Math.max(byMs - performance.now(), LEAST_STOP_MS);
+    const ended = [await this.#locked, drained ? await this.#tellDrained(ms) : undefined];
     const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
     const names = handlers.map(({ name }) => name).join(', ');
     if (names !== '') log.info(`The application's own handlers were held back and have run: ${names}`);
-    const handlersMs = Math.max(ms - LEAST_STOP_MS, LEAST_STOP_MS);
+    const handlersMs = Math.max(leftMs() - LEAST_STOP_MS, LEAST_STOP_MS);
     const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
-    const leftMs = Math.max(byMs - performance.now(), LEAST_STOP_MS);
-    return [...codes, await this.#end('stop()', leftMs, this.#settleAndStop())].reduce(graverOf);
+    const stopMs = leftMs();
+    const stopped = await this.#end('stop()', stopMs, this.#settleAndStop(stopMs));
+    return [...ended, ...codes, stopped].reduce<ExitCode>(
+      (worst, code) => graverOf(worst, code ?? ExitCode.Ok),
+      ExitCode.Ok,
+    );
+  }
+
+  /** One that was not told of the lock has nothing that would drain. */
+  async #tellDrained(ms: number): Promise<ExitCode> {
+    const app = this.#app;
+    if (app?.drained === undefined) return ExitCode.Ok;
+    const hookMs = Math.min(ms, HOOK_MS);
+    return this.#end('drained()', hookMs, (async () => app.drained?.(this.#stopContext(hookMs)))());
   }
 
   /** Waits for a part of the application's own end. */
@@ -323,7 +369,7 @@ export class InProcess implements Backend {
   }
 
   /** A start that was overtaken gets a moment to settle: only what has started can be stopped. */
-  async #settleAndStop(): Promise<void> {
+  async #settleAndStop(ms: number): Promise<void> {
     if (this.#app === undefined && this.#starting !== undefined) {
       await within(ABANDON_MS, this.#starting).catch((error) =>
         this.#host.log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`),
@@ -331,14 +377,14 @@ export class InProcess implements Backend {
       // It may have come as far as listening meanwhile.
       this.#listener.close();
     }
-    await this.#app?.stop?.();
+    await this.#app?.stop?.(this.#stopContext(ms));
   }
 
   async kill(): Promise<void> {
     this.#listener.close();
     this.#loopDelay.end();
     try {
-      await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.()));
+      await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.(this.#stopContext(ABANDON_MS))));
     } catch (error) {
       this.#host.log.error({ err: error }, `The application's stop() failed: ${messageOf(error)}`);
     }
@@ -349,6 +395,10 @@ export class InProcess implements Backend {
     for (const exchange of exchanges) this.#requestAudit.ended(exchange, 'cut');
     return exchanges.map((exchange) => describe(exchange, 'the process ends'));
   }
+}
+
+function describeHold({ name, startedMs, request }: Hold): OpenHold {
+  return { name, age_ms: Math.round(performance.now() - startedMs), request: request ?? null };
 }
 
 function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {

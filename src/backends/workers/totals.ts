@@ -1,6 +1,6 @@
 import type { BackendStatus, Closed } from '../../control/backend.ts';
 import { ExitCode } from '../../exit-code.ts';
-import type { LoopDelayFigures } from '../../ops/status.ts';
+import { type LoopDelayFigures, OLDEST, type OpenWork } from '../../ops/status.ts';
 import type { TallySnapshot } from '../../server/tally.ts';
 
 /** What workers that have left had counted: a counter must not fall because a process has gone. */
@@ -38,6 +38,20 @@ function add(a: TallySnapshot, b: TallySnapshot): TallySnapshot {
     classes: a.classes.map((count, index) => count + (b.classes[index] ?? 0)),
     buckets: a.buckets.map((count, index) => count + (b.buckets[index] ?? 0)),
     sumSeconds: a.sumSeconds + b.sumSeconds,
+  };
+}
+
+/** What all of them have in flight. */
+export function sumWork(all: readonly OpenWork[]): OpenWork {
+  const oldest = <T extends { readonly age_ms: number }>(pick: (work: OpenWork) => readonly T[]): T[] =>
+    all
+      .flatMap(pick)
+      .sort((a, b) => b.age_ms - a.age_ms)
+      .slice(0, OLDEST);
+  return {
+    count: all.reduce((total, { count }) => total + count, 0),
+    oldest: oldest(({ oldest }) => oldest),
+    holds: oldest(({ holds }) => holds),
   };
 }
 
