@@ -107,7 +107,7 @@ export class Database {
   /** Comes back within a second: `pool.end()` alone waits for as long as a connection is in use. */
   async close() {
     const ended = this.#pool.end().then(() => this.#control.end());
-    await Promise.race([ended, delay(CLOSE_MS)]);
+    await Promise.race([ended, delay(CLOSE_MS, undefined, { ref: false })]);
     for (const client of this.#busy) void client.end();
   }
 }

@@ -10,8 +10,8 @@ import { POLL_MS } from './server-process.ts';
 
 /** Says that the server is there, then lives until its standard input ends: with this process, whatever becomes of it. */
 const TENANT = 'env | grep -E "^(PG|PATH=)"; echo ready; exec cat';
-/** For sessions to end whose client is gone. */
-const QUIET_MS = 30_000;
+/** For sessions to end whose client is gone: less than the time-outs of the example when no stop is under way. */
+const QUIET_MS = 20_000;
 
 /** A PostgreSQL of its own, by the script that the examples use. It goes with `end()`. */
 export class Postgres {
@@ -74,7 +74,7 @@ export class Postgres {
     await this.query(`ALTER SYSTEM SET ${name} = '${value}'`);
     await this.query('SELECT pg_reload_conf()');
     // Each session reads it when it next asks.
-    await this.#until(async () => {
+    await this.until(async () => {
       const [row] = await this.query<{ value: string }>(`SELECT current_setting('${name}') AS value`);
       return row?.value === value;
     }, `${name} = ${value}`);
@@ -82,7 +82,7 @@ export class Postgres {
 
   /** Resolves when so many sessions of this application wait as `wanted` says, a condition on pg_stat_activity. */
   async sessions(application: string, wanted: string, least: number): Promise<void> {
-    await this.#until(
+    await this.until(
       async () => (await this.#count(application, wanted)) >= least,
       `${least} sessions of ${application} with ${wanted}`,
     );
@@ -93,7 +93,7 @@ export class Postgres {
    * may still commit.
    */
   async quiet(application: string, wanted = 'true'): Promise<void> {
-    await this.#until(
+    await this.until(
       async () => (await this.#count(application, wanted)) === 0,
       `no session of ${application} with ${wanted}`,
     );
@@ -114,8 +114,8 @@ export class Postgres {
     return row?.count ?? 0;
   }
 
-  /** The server tells nobody of its sessions. */
-  async #until(reached: () => Promise<boolean>, what: string): Promise<void> {
+  /** Asks again and again: the server tells nobody of its sessions. @throws Error when it takes too long */
+  async until(reached: () => Promise<boolean>, what: string): Promise<void> {
     const untilMs = performance.now() + QUIET_MS;
     while (!(await reached())) {
       if (performance.now() > untilMs) throw new Error(`not within ${QUIET_MS / 1000} s: ${what}`);
