@@ -12,6 +12,8 @@ const APP = 'examples/jobs/app.mjs';
 const JOBS = 60;
 const CONNECTIONS = 4;
 const SHORT = 0.02;
+/** So that most jobs still wait when enough were accepted. */
+const MIDDLE = 0.3;
 const LONG = 60;
 
 const postgres = await Postgres.start();
@@ -74,6 +76,7 @@ async function around(
       body: JSON.stringify({ seconds: seconds(number) }),
     }),
   });
+  t.teardown(() => load.stop());
   await load.answered(202, JOBS);
   await end(service);
   const { code } = await service.exited;
@@ -144,9 +147,13 @@ function ranOnceMore(t: Test, { before, after }: Stopped): void {
 for (const workers of ['0', '2']) {
   t.test(`SIGTERM, WORKERS=${workers}: what runs is done, and nothing more is begun`, async (t) => {
     const end = async (service: ServerProcess): Promise<void> => service.signal('SIGTERM');
-    const stopped = await around(t, `sigterm-${workers}`, () => SHORT, end, { WORKERS: workers });
+    const stopped = await around(t, `sigterm-${workers}`, () => MIDDLE, end, { WORKERS: workers });
     t.equal(stopped.code, 0);
     t.strictSame(interrupted(stopped.before), []);
+    t.ok(
+      stopped.before.some(({ done }) => !done),
+      'the queue is left to the next',
+    );
     ranOnceMore(t, stopped);
   });
 }

@@ -122,9 +122,11 @@ export async function play(
   const run = `${scene.replaceAll(' ', '-')}-${round}`;
   const dir = mkdtempSync(join(tmpdir(), 'transfers-'));
   const auditLog = join(dir, 'audit.ndjson');
+  let load: LedgerClient | undefined;
+  let service: ServerProcess | undefined;
   try {
-    const service = await serve(postgres, run, { ...env?.(round), AUDIT_LOG: auditLog }, app);
-    const load = startTransfers(service.port, run);
+    service = await serve(postgres, run, { ...env?.(round), AUDIT_LOG: auditLog }, app);
+    load = startTransfers(service.port, run);
     await load.answered(200, WARM);
     await act(service, load, postgres, round);
     const exit = await ended(service);
@@ -145,6 +147,8 @@ export async function play(
       unsettled: [...failed, ...(await settled(accounts))],
     };
   } finally {
+    await service?.kill();
+    await load?.stop();
     rmSync(dir, { recursive: true, force: true });
   }
 }
