@@ -18,6 +18,7 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['reload.ts', ['--rounds', '4']],
   ['restart.ts', []],
   ['reconcile.ts', []],
+  ['postgres.ts', ['--rounds', '4']],
   ['scale.ts', ['--rounds', '2']],
   ['start-up.ts', ['--rounds', '5']],
   ['adopt.ts', ['--rounds', '6', '--starts', '5']],

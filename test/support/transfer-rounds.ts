@@ -167,7 +167,9 @@ export async function serve(
 async function holdLock(run: string, postgres: Postgres): Promise<() => Promise<void>> {
   const session = await postgres.session();
   await session.query('BEGIN; SELECT FROM accounts WHERE id = 1 FOR NO KEY UPDATE');
-  await postgres.sessions(run, "wait_event_type = 'Lock'", 1);
+  const { rows } = await session.query('SELECT pg_backend_pid() AS pid');
+  // Transfers also wait for each other, for a moment.
+  await postgres.sessions(run, `${rows[0].pid} = ANY (pg_blocking_pids(pid))`, 1);
   return () => session.end();
 }
 
