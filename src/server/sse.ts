@@ -97,6 +97,7 @@ export function sse(response: ServerResponse, options: SseOptions = {}): EventSt
   }
 
   function leave(): void {
+    if (over.signal.aborted) return;
     clearInterval(heartbeat);
     stopping?.removeEventListener('abort', goodbye);
     over.abort(new Error('the stream is over'));

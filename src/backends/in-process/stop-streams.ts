@@ -1,7 +1,7 @@
 import type { Exchange } from '../../server/exchange.ts';
 
 /** So many hear of the stop in one turn of the loop: between them the gate refuses what has come. */
-const AT_ONCE = 100;
+const AT_ONCE = 50;
 
 /**
  * Has each request in flight hear of the stop as its route says. Those that are closed are first; those that are told
