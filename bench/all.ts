@@ -14,6 +14,8 @@ const BENCHES: readonly (readonly [file: string, short: readonly string[]])[] = 
   ['without-kernel.ts', ['--rounds', '2']],
   ['throughput.ts', ['--rounds', '12', '--picture']],
   ['shutdown.ts', ['--runs', '3']],
+  ['streams.ts', ['--each', '1000']],
+  ['drain-trace.ts', ['--rounds', '2']],
   ['audit.ts', ['--rounds', '8']],
   ['reload.ts', ['--rounds', '4']],
   ['restart.ts', []],

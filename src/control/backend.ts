@@ -97,9 +97,10 @@ export interface CloseLimits {
 
 /** How a backend has ended. */
 export interface Closed {
-  /** Requests since the lock that were answered whole, left by their clients, and refused. */
+  /** Requests since the lock that were answered whole, left by their clients, closed as their routes say, and refused. */
   readonly completed: number;
   readonly aborted: number;
+  readonly closed: number;
   readonly refused: number;
   /** Admitted after the drain, and cut. */
   readonly cut: readonly CutRequest[];

@@ -459,6 +459,7 @@ function failedStart(error: unknown): ShutdownReport {
     in_flight_at_lock: 0,
     completed: 0,
     aborted: 0,
+    closed: 0,
     cut: [],
     cut_holds: [],
     rejected: 0,

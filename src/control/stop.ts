@@ -109,6 +109,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
     in_flight_at_lock: inFlightAtLock,
     completed: closed.completed,
     aborted: closed.aborted,
+    closed: closed.closed,
     cut,
     cut_holds: cutHolds,
     rejected: closed.refused,
@@ -156,11 +157,18 @@ function heldFor({ name, age_ms }: OpenHold): string {
 
 /** Logs one line for each request, and for each hold, that was cut. */
 export function logCut(log: Logger, requests: readonly CutRequest[], holds: readonly CutHold[] = []): void {
-  for (const { id, method, path, age_ms, phase, reason } of requests) {
+  for (const { id, method, path, age_ms, phase, reason, route, hold, waits_at } of requests) {
+    const more = [
+      ...(route === undefined || route === path ? [] : [`; route ${route}`]),
+      ...(hold === undefined ? [] : [`; it holds "${escapeControl(hold)}"`]),
+    ];
     log.warn(
-      { request: id, method, path, age_ms, phase },
-      `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}`,
+      { request: id, method, path, age_ms, phase, route, hold },
+      `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}${more.join('')}`,
     );
+    if (waits_at === undefined) continue;
+    const where = waits_at.length === 0 ? 'for no promise' : `at ${waits_at.join(', ')}`;
+    log.warn({ request: id, waits_at }, `The handler of ${method} ${path} waits ${where}`);
   }
   for (const hold of holds) {
     const { name, age_ms, request, reason } = hold;

@@ -114,6 +114,16 @@ export interface Status {
   } | null;
 }
 
+/** What a service has told of itself. One of an older version, which may still run, does not tell of holds. */
+export function statusFrom(told: Status): Status {
+  const { in_flight, last_shutdown: last } = told;
+  return {
+    ...told,
+    in_flight: { ...in_flight, holds: in_flight.holds ?? [] },
+    last_shutdown: last?.unclean === false ? { ...last, cut_holds: last.cut_holds ?? [] } : last,
+  };
+}
+
 /** A worker, as the controller sees it. */
 export interface WorkerStatus {
   readonly pid: number;

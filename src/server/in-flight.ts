@@ -29,16 +29,18 @@ export class InFlight {
   readonly buffer: SharedArrayBuffer;
   readonly #cells: Int32Array;
   /** Those with a name, the oldest first. */
-  readonly #holds: Set<Hold>;
+  readonly #holds = new Set<Hold>();
+  /** Where they are, too, when this is the counter of a request. */
+  readonly #whole: InFlight | undefined;
   readonly #request: string | undefined;
 
   constructor(
     buffer = new SharedArrayBuffer(3 * Int32Array.BYTES_PER_ELEMENT),
-    { holds = new Set(), request }: { holds?: Set<Hold>; request?: string } = {},
+    { whole, request }: { whole?: InFlight; request?: string } = {},
   ) {
     this.buffer = buffer;
     this.#cells = new Int32Array(buffer);
-    this.#holds = holds;
+    this.#whole = whole;
     this.#request = request;
   }
 
@@ -46,14 +48,14 @@ export class InFlight {
     return Atomics.load(this.#cells, COUNT);
   }
 
-  /** What is held by name, the oldest first. */
+  /** What is held by name, the oldest first; of a request's counter, what its handler holds. */
   get holds(): readonly Hold[] {
     return [...this.#holds];
   }
 
   /** The same counter for the handler of a request: what it holds is told with the request's id. */
   of(request: string): InFlight {
-    return new InFlight(this.buffer, { holds: this.#holds, request });
+    return new InFlight(this.buffer, { whole: this, request });
   }
 
   /**
@@ -71,13 +73,26 @@ export class InFlight {
     }
     const hold =
       name === undefined ? undefined : { name, startedMs: performance.now(), request: this.#request };
-    if (hold !== undefined) this.#holds.add(hold);
+    this.#hold(hold);
     let inside = true;
     return () => {
-      if (inside) this.leave();
-      if (hold !== undefined) this.#holds.delete(hold);
+      if (!inside) return;
       inside = false;
+      this.#release(hold);
+      this.leave();
     };
+  }
+
+  #hold(hold: Hold | undefined): void {
+    if (hold === undefined) return;
+    this.#holds.add(hold);
+    if (this.#whole !== undefined) this.#whole.#hold(hold);
+  }
+
+  #release(hold: Hold | undefined): void {
+    if (hold === undefined) return;
+    this.#holds.delete(hold);
+    if (this.#whole !== undefined) this.#whole.#release(hold);
   }
 
   /** Counts one. Its owner calls `leave` once: the gate counts what it admits, the exchange leaves when it ends. */

@@ -194,7 +194,7 @@ function sceneOf(scene: Scene) {
       scene.drainAcceptQueue?.();
       return inFlight.count;
     },
-    close: async () => ({ completed: 0, aborted: 0, refused: 0, cut: [], exitCode: ExitCode.Ok }),
+    close: async () => ({ completed: 0, aborted: 0, closed: 0, refused: 0, cut: [], exitCode: ExitCode.Ok }),
   } as unknown as Backend;
   const parts: StopParts = {
     ...{ lifecycle, backend, log, cut: [] },

@@ -26,11 +26,13 @@ import { type Hold, InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import { applyLimits, createHttpServer, type GatedServer, type ServerParts } from '../../server/server.ts';
+import { WaitTrace } from '../../server/wait-trace.ts';
 import { AdoptedServers } from './adopted-servers.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
 import { watchStalledBodies } from './stalled-bodies.ts';
+import { stopStreams } from './stop-streams.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
@@ -70,7 +72,8 @@ export class InProcess implements Backend {
   #app: App | undefined;
   /** Its locked(), once it is called, and how that has ended. */
   #locked: Promise<ExitCode> | undefined;
-  #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
+  #atLock = { atMs: 0, completed: 0, aborted: 0, closed: 0, refused: 0 };
+  #endTelling: () => void = () => undefined;
   #endStallWatch: () => void = () => undefined;
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
   readonly #adopted: AdoptedServers | undefined;
@@ -97,6 +100,7 @@ export class InProcess implements Backend {
       recorder,
       isRehearsal,
       requestAudit: this.#requestAudit,
+      waits: config.drainTrace && isRehearsal !== true ? new WaitTrace() : undefined,
     };
     this.#http = createHttpServer(this.#parts, this.#router, config);
     addServiceRoutes(
@@ -230,11 +234,15 @@ export class InProcess implements Backend {
     );
     for (const connection of this.#connections) connection.announceClose();
     if (!this.#config.enableFailSafe) this.#listener.close();
-    const { completed, aborted } = this.#connections.outcomes;
-    if (this.#atLock.atMs === 0)
-      this.#atLock = { atMs: performance.now(), completed, aborted, refused: this.#gate.refused.stopping };
-    this.#locked ??= this.#tellLocked();
-    return this.#openWork();
+    const { completed, aborted, closed } = this.#connections.outcomes;
+    const work = this.#openWork();
+    if (this.#atLock.atMs === 0) {
+      const refused = this.#gate.refused.stopping;
+      this.#atLock = { atMs: performance.now(), completed, aborted, closed, refused };
+      this.#locked = this.#tellLocked();
+      this.#endTelling = stopStreams([...this.#connections.exchanges()], this.#config.drainSpreadMs);
+    }
+    return work;
   }
 
   async drained(): Promise<void> {
@@ -260,6 +268,7 @@ export class InProcess implements Backend {
 
   async cut(reason: string): Promise<Cut> {
     const count = this.#inFlight.count;
+    this.#endTelling();
     // Before a handler learns of its cut, and leaves.
     const holds = this.#inFlight.holds.map((hold) => ({ ...describeHold(hold), reason }));
     this.#inFlight.close();
@@ -269,9 +278,20 @@ export class InProcess implements Backend {
   }
 
   #cutExchange(exchange: Exchange, reason: string): CutRequest {
-    const request = describe(exchange, reason);
+    const request = this.#describe(exchange, reason);
     exchange.cut();
     return request;
+  }
+
+  #describe(exchange: Exchange, reason: string): CutRequest {
+    const { id, method, path, ageMs, phase, hold, pattern: route } = exchange;
+    const waits_at = this.#parts.waits?.of(exchange);
+    return {
+      ...{ id, method, path, age_ms: Math.round(ageMs), phase, reason },
+      ...(route === undefined ? {} : { route }),
+      ...(hold === undefined ? {} : { hold }),
+      ...(waits_at === undefined ? {} : { waits_at }),
+    };
   }
 
   async drainAcceptQueue(): Promise<number> {
@@ -307,6 +327,7 @@ export class InProcess implements Backend {
   async close({ drained, stopMs }: CloseLimits): Promise<Closed> {
     this.#inFlight.close();
     this.#endStallWatch();
+    this.#endTelling();
     const cut: CutRequest[] = [];
     const hangUpAll = (): Promise<void> =>
       hangUp(this.#gate, this.#connections, (exchange) =>
@@ -319,9 +340,11 @@ export class InProcess implements Backend {
     await hangUpAll();
     this.#gate.flushSummary();
     this.#loopDelay.end();
+    this.#parts.waits?.end();
     return {
       completed: this.#connections.outcomes.completed - this.#atLock.completed,
       aborted: this.#connections.outcomes.aborted - this.#atLock.aborted,
+      closed: this.#connections.outcomes.closed - this.#atLock.closed,
       refused: this.#gate.refused.stopping - this.#atLock.refused,
       cut,
       exitCode,
@@ -383,6 +406,7 @@ export class InProcess implements Backend {
   async kill(): Promise<void> {
     this.#listener.close();
     this.#loopDelay.end();
+    this.#parts.waits?.end();
     try {
       await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.(this.#stopContext(ABANDON_MS))));
     } catch (error) {
@@ -393,14 +417,10 @@ export class InProcess implements Backend {
   lose(): readonly CutRequest[] {
     const exchanges = [...this.#connections.exchanges()];
     for (const exchange of exchanges) this.#requestAudit.ended(exchange, 'cut');
-    return exchanges.map((exchange) => describe(exchange, 'the process ends'));
+    return exchanges.map((exchange) => this.#describe(exchange, 'the process ends'));
   }
 }
 
 function describeHold({ name, startedMs, request }: Hold): OpenHold {
   return { name, age_ms: Math.round(performance.now() - startedMs), request: request ?? null };
-}
-
-function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {
-  return { id, method, path, age_ms: Math.round(ageMs), phase, reason };
 }

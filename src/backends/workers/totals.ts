@@ -82,6 +82,7 @@ export function sumClosed(all: readonly Closed[]): Closed {
   return {
     completed: sum(({ completed }) => completed),
     aborted: sum(({ aborted }) => aborted),
+    closed: sum(({ closed }) => closed),
     refused: sum(({ refused }) => refused),
     cut: all.flatMap(({ cut }) => cut),
     exitCode: GRAVEST.find((code) => all.some(({ exitCode }) => exitCode === code)) ?? ExitCode.Ok,

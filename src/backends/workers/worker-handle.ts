@@ -415,6 +415,7 @@ const NOTHING: OpenWork = { count: 0, oldest: [], holds: [] };
 export const UNCLOSED: Closed = {
   completed: 0,
   aborted: 0,
+  closed: 0,
   refused: 0,
   cut: [],
   exitCode: ExitCode.Forced,

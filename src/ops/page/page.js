@@ -174,7 +174,7 @@ function setBar(id, value, most) {
 }
 
 function showRequests() {
-  const { count, oldest, holds } = view.status.in_flight;
+  const { count, oldest, holds = [] } = view.status.in_flight;
   const stopping = goneAt === undefined && view.status.shutdown !== null;
   const since = goneAt === undefined ? performance.now() - heardMs : 0;
   text('oldest-title', stopping ? 'It waits for' : 'Oldest requests in flight');
@@ -248,7 +248,7 @@ function lastText(last) {
   const what = last.exit_code === 0 ? 'clean' : `exit ${last.exit_code}`;
   const named = [
     ...last.cut.map(({ method, path, age_ms }) => ({ what: `${method} ${path}`, age_ms })),
-    ...last.cut_holds.map(({ name, age_ms }) => ({ what: `hold ${name}`, age_ms })),
+    ...(last.cut_holds ?? []).map(({ name, age_ms }) => ({ what: `hold ${name}`, age_ms })),
   ];
   const cut = named.map(({ what, age_ms }) => `${what} after ${age(age_ms)}`).join('; ');
   return (
