@@ -149,8 +149,14 @@ export class Exchange implements Context {
   }
 
   get signal(): AbortSignal {
-    this.#made.gone ??= new AbortController();
-    return this.#made.gone.signal;
+    const made = this.#made;
+    if (made.gone === undefined) {
+      made.gone = new AbortController();
+      // Asked for when it is too late: a handler that has waited for something else first.
+      if (this.isLost && this.response?.writableFinished !== true)
+        made.gone.abort(new Error('the request has ended without an answer'));
+    }
+    return made.gone.signal;
   }
 
   get stopping(): AbortSignal {
