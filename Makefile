@@ -50,7 +50,7 @@ test-node: dist/main.js ## the same under node's own runner
 test-matrix: dist/main.js ## the same on Node 20, 22, 24 and 26
 	@node test/run.mjs --on 20,22,24,26 $(FAST)
 
-test-e2e: dist/main.js ## with systemd, Docker, load balancers, Prometheus, a browser
+test-e2e: dist/main.js ## with systemd, Docker, load balancers, Prometheus, PostgreSQL, a browser
 	@node test/run.mjs e2e
 
 test-torture: dist/main.js ## soak, fuzz, kill -9, exhaustion, long models
