@@ -155,20 +155,26 @@ function heldFor({ name, age_ms }: OpenHold): string {
   return `"${escapeControl(name)}" (${seconds(age_ms)}s)`;
 }
 
-/** Logs one line for each request, and for each hold, that was cut. */
+/** Where its handler was, as far as that is known: `route /orders/:id; holding "the card"; waiting at charge (…)`. */
+function detailsOf({ path, route, hold, waits_at }: CutRequest): string {
+  const at = waits_at?.length === 0 ? 'for no promise' : `at ${waits_at?.join(', ')}`;
+  return [
+    ...(route === undefined || route === path ? [] : [`route ${route}`]),
+    ...(hold === undefined ? [] : [`holding "${escapeControl(hold)}"`]),
+    ...(waits_at === undefined ? [] : [`waiting ${at}`]),
+  ].join('; ');
+}
+
+/** Logs a line for each request that was cut, another for what is known of its handler, and one for each hold. */
 export function logCut(log: Logger, requests: readonly CutRequest[], holds: readonly CutHold[] = []): void {
-  for (const { id, method, path, age_ms, phase, reason, route, hold, waits_at } of requests) {
-    const more = [
-      ...(route === undefined || route === path ? [] : [`; route ${route}`]),
-      ...(hold === undefined ? [] : [`; it holds "${escapeControl(hold)}"`]),
-    ];
+  for (const request of requests) {
+    const { id, method, path, age_ms, phase, reason, route, hold } = request;
     log.warn(
       { request: id, method, path, age_ms, phase, route, hold },
-      `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}${more.join('')}`,
+      `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}`,
     );
-    if (waits_at === undefined) continue;
-    const where = waits_at.length === 0 ? 'for no promise' : `at ${waits_at.join(', ')}`;
-    log.warn({ request: id, waits_at }, `The handler of ${method} ${path} waits ${where}`);
+    const more = detailsOf(request);
+    if (more !== '') log.warn({ request: id }, `Where ${method} ${path} was: ${more}`);
   }
   for (const hold of holds) {
     const { name, age_ms, request, reason } = hold;

