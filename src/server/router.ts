@@ -13,7 +13,7 @@ export type UpgradeHandler = (
 /** Any `(request, response)` function: an Express app, a Koa callback, a handler for bare node:http. */
 export type Mountable = (request: IncomingMessage, response: ServerResponse) => unknown;
 
-export const ON_STOP = ['finish', 'tell', 'close'] as const;
+const ON_STOP = ['finish', 'tell', 'close'] as const;
 /**
  * What a stop means for a request. `finish`: it runs to its end. `tell`: its `context.stopping` is aborted at its turn
  * in DRAIN_SPREAD, and then it runs to its end. `close`: it is ended at the lock.

@@ -72,7 +72,11 @@ export class InProcess implements Backend {
   #app: App | undefined;
   /** Its locked(), once it is called, and how that has ended. */
   #locked: Promise<ExitCode> | undefined;
-  #atLock = { atMs: 0, completed: 0, aborted: 0, closed: 0, refused: 0 };
+  #atLock = {
+    ...{ atMs: 0, completed: 0, aborted: 0, closed: 0, refused: 0 },
+    /** The application, if it had started: it alone is told of the lock, and of the end of the drain. */
+    app: undefined as App | undefined,
+  };
   #endTelling: () => void = () => undefined;
   #endStallWatch: () => void = () => undefined;
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
@@ -238,7 +242,7 @@ export class InProcess implements Backend {
     const work = this.#openWork();
     if (this.#atLock.atMs === 0) {
       const refused = this.#gate.refused.stopping;
-      this.#atLock = { atMs: performance.now(), completed, aborted, closed, refused };
+      this.#atLock = { atMs: performance.now(), completed, aborted, closed, refused, app: this.#app };
       this.#locked = this.#tellLocked();
       this.#endTelling = stopStreams([...this.#connections.exchanges()], this.#config.drainSpreadMs);
     }
@@ -251,9 +255,8 @@ export class InProcess implements Backend {
     await this.#inFlight.drained();
   }
 
-  /** One that has not started has nothing to be told of. */
   #tellLocked(): Promise<ExitCode> | undefined {
-    const app = this.#app;
+    const { app } = this.#atLock;
     if (app?.locked === undefined) return undefined;
     const ms = Math.min(HOOK_MS, (this.#host.lifecycle.order?.deadlineMs ?? 0) - performance.now());
     // In a later turn of the loop: what has come in this one is refused before application code runs.
@@ -356,7 +359,8 @@ export class InProcess implements Backend {
     const { lifecycle, log } = this.#host;
     const byMs = performance.now() + ms;
     const leftMs = (): number => Math.max(byMs - performance.now(), LEAST_STOP_MS);
-    const ended = [await this.#locked, drained ? await this.#tellDrained(ms) : undefined];
+    const lockedCode = (await this.#locked) ?? ExitCode.Ok;
+    const drainedCode = drained ? await this.#tellDrained(ms) : ExitCode.Ok;
     const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
     const names = handlers.map(({ name }) => name).join(', ');
     if (names !== '') log.info(`The application's own handlers were held back and have run: ${names}`);
@@ -364,15 +368,11 @@ export class InProcess implements Backend {
     const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
     const stopMs = leftMs();
     const stopped = await this.#end('stop()', stopMs, this.#settleAndStop(stopMs));
-    return [...ended, ...codes, stopped].reduce<ExitCode>(
-      (worst, code) => graverOf(worst, code ?? ExitCode.Ok),
-      ExitCode.Ok,
-    );
+    return [lockedCode, drainedCode, ...codes, stopped].reduce(graverOf);
   }
 
-  /** One that was not told of the lock has nothing that would drain. */
   async #tellDrained(ms: number): Promise<ExitCode> {
-    const app = this.#app;
+    const { app } = this.#atLock;
     if (app?.drained === undefined) return ExitCode.Ok;
     const hookMs = Math.min(ms, HOOK_MS);
     return this.#end('drained()', hookMs, (async () => app.drained?.(this.#stopContext(hookMs)))());
