@@ -1,10 +1,10 @@
 # Everything a person does with a checkout. `make` alone prints what there is.
 PID_FILE ?= var/master-agent.pid
 # Not for the tests: those start services of their own.
-run stop status: export PID_FILE := $(PID_FILE)
+run run-postgres run-jobs stop status: export PID_FILE := $(PID_FILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run stop status test test-node test-matrix test-e2e test-torture test-all coverage check bench clean
+.PHONY: help build run run-postgres run-jobs stop status test test-node test-matrix test-e2e test-torture test-all coverage check bench clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ run: dist/main.js ## install, build and serve in the foreground (Ctrl-C stops it
 	@mkdir -p $(dir $(PID_FILE))
 	@exec node dist/main.js serve
 
+run-postgres: ## the same with examples/postgres, on a PostgreSQL of its own
+run-jobs: ## the same with examples/jobs
+run-postgres run-jobs: run-%: dist/main.js
+	@mkdir -p $(dir $(PID_FILE))
+	@APP=examples/$*/app.mjs exec examples/postgres/with-postgres.sh node dist/main.js serve
+
 # These two build nothing: beside a `make run` that is still installing they would get in its way.
 stop: ## stop what `make run` started, and show the drain
 	@if [ -f dist/main.js ]; then node dist/main.js stop; else echo 'Nothing to stop: the service is not built yet'; fi
@@ -44,7 +50,7 @@ test-node: dist/main.js ## the same under node's own runner
 test-matrix: dist/main.js ## the same on Node 20, 22, 24 and 26
 	@node test/run.mjs --on 20,22,24,26 $(FAST)
 
-test-e2e: dist/main.js ## with systemd, Docker, load balancers, Prometheus, a browser
+test-e2e: dist/main.js ## with systemd, Docker, load balancers, Prometheus, PostgreSQL, a browser
 	@node test/run.mjs e2e
 
 test-torture: dist/main.js ## soak, fuzz, kill -9, exhaustion, long models

@@ -3,8 +3,8 @@
  * Writes its part of RESULTS.md. `--only NAME,NAME` judges these anew and keeps the rest of the last results.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, loadavg } from 'node:os';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { SCENARIOS } from '../test/conformance/scenarios.ts';
@@ -52,8 +52,10 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 process.chdir(ROOT);
+const scratch = mkdtempSync(join(tmpdir(), 'unchanged-'));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 // Installs what is not a dependency of the tests.
-findPeers('');
+findPeers(scratch);
 if (wanted.includes('Next.js'))
   execFileSync(join(ROOT, 'bench/peers/node_modules/.bin/next'), ['build'], {
     ...{ cwd: NEXT, stdio: ['ignore', 2, 2], env: { ...process.env, NEXT_TELEMETRY_DISABLED: '1' } },

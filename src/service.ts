@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
-import { type App, asApp } from './app/app.ts';
+import { type App, asApp, asHooks, type Hooks } from './app/app.ts';
 import { AdoptedServers } from './backends/in-process/adopted-servers.ts';
 import { InProcess } from './backends/in-process/in-process.ts';
 import { explain } from './cli/explain.ts';
@@ -55,8 +55,11 @@ export function createService({
   return new Service({ app: ready, config, log, signals: signals ? new SignalTrap() : undefined });
 }
 
-/** Settings by property as in `ServiceOptions`, and the rest of it. HOST, PORT and limits are the server's own. */
-export type FailSafeOptions = Partial<Config> & Pick<ServiceOptions, 'log' | 'signals'>;
+/**
+ * Settings by property as in `ServiceOptions`, the rest of it, and what the program does in the life of the service. HOST,
+ * PORT and limits are the server's own.
+ */
+export type FailSafeOptions = Partial<Config> & Pick<ServiceOptions, 'log' | 'signals'> & Hooks;
 
 /** Aborted when the process's service begins to stop, for what cannot wait for the end of the drain: a chat, a job. */
 export const stopping: AbortSignal = ending.signal;
@@ -66,11 +69,22 @@ export const stopping: AbortSignal = ending.signal;
  * the program's own signal handlers run after the drain, and the process then ends. All servers of a process are one
  * service, and the options of the first are those of all. With `signals: false` each call makes a service of its own,
  * which takes no signals and ends no process.
- * @throws ConfigError that lists all mistakes in the options
+ * @throws ConfigError that lists all mistakes in the options; StartError when a hook is no function
  */
-export function failSafe(server: Server, { signals = true, log, ...partial }: FailSafeOptions = {}): Service {
+export function failSafe(server: Server, options: FailSafeOptions = {}): Service {
+  const {
+    signals = true,
+    log,
+    start: _start,
+    locked: _locked,
+    drained: _drained,
+    stop: _stop,
+    ...partial
+  } = options;
+  const app = asHooks(options);
   const make = (): Service =>
     new Service({
+      app,
       config: completeConfig({ ...partial, port: 0 }, process.env),
       log,
       signals: signals ? new SignalTrap() : undefined,

@@ -1,19 +1,16 @@
 // A chat over WebSocket. A stop tells each client to come back later (1012), and does not wait for it to leave by itself.
 import { setTimeout as delay } from 'node:timers/promises';
-import { sendJson } from 'master-agent';
+import { closeOnStop, sendJson } from 'master-agent';
 import { WebSocketServer } from 'ws';
 
-const RESTART = 1012;
 const sockets = new WebSocketServer({ noServer: true });
 
 export default {
   routes(router) {
-    router.upgrade('/chat', (request, socket, head, { stopping }) => {
+    // Told one after the other: DRAIN_SPREAD=10 spreads it over ten seconds.
+    router.upgrade('/chat', { onStop: 'tell' }, (request, socket, head, context) => {
       sockets.handleUpgrade(request, socket, head, (client) => {
-        const tell = () => client.close(RESTART, 'service restart');
-        stopping.addEventListener('abort', tell, { once: true });
-        // An upgrade that was admitted just before the lock.
-        if (stopping.aborted) tell();
+        closeOnStop(context, client);
         client.on('error', () => client.terminate());
         client.on('message', (message) => {
           for (const other of sockets.clients) other.send(String(message));

@@ -1,3 +1,4 @@
+import { statusFrom } from '../ops/status.ts';
 import type { StatusEvent } from '../ops/status-stream.ts';
 
 /** An event comes each second: a connection that is silent for this long is dead. */
@@ -28,7 +29,7 @@ export async function follow(
         const data = event.split('\n').find((line) => line.startsWith('data: '));
         const view = data === undefined ? {} : JSON.parse(data.slice('data: '.length));
         // The last event may be empty.
-        if ('status' in view) hear(view);
+        if ('status' in view) hear({ ...view, status: statusFrom(view.status) });
       }
     }
   } finally {

@@ -2,7 +2,7 @@ import { readEnvironment, type Variables, withSystemd } from '../config/environm
 import { type Config, ConfigError, isToken, parseConfig } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { readRun } from '../lifecycle/last-shutdown.ts';
-import type { Status } from '../ops/status.ts';
+import { type Status, statusFrom } from '../ops/status.ts';
 
 /** How long the ops server may take to answer a command. */
 export const ANSWER_MS = 2_000;
@@ -49,5 +49,5 @@ export async function fetchStatus(url: string): Promise<Status> {
   if (typeof status !== 'object' || status === null || !('state' in status)) {
     throw new Error(`${url}/status is not the ops server of this service`);
   }
-  return status as Status;
+  return statusFrom(status as Status);
 }

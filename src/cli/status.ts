@@ -76,6 +76,9 @@ function render(status: Status): string {
       ({ id, method, path, age_ms, phase }) =>
         `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  ${method} ${escapeControl(path)}  ${phase}  ${id}`,
     ),
+    ...status.in_flight.holds.map(({ name, age_ms, request }) =>
+      `  ${(age_ms / 1000).toFixed(1).padStart(8)} s  hold ${escapeControl(name)}  ${request ?? ''}`.trimEnd(),
+    ),
   ];
   for (const worker of status.workers ?? []) {
     lines.push(
@@ -101,7 +104,7 @@ function render(status: Status): string {
   else if (last) {
     lines.push(
       `last shutdown: ${last.reason}, ${last.stopped_at}, ${last.duration_seconds} s, ` +
-        `${last.completed} completed, ${last.cut.length} cut, ${last.rejected} refused, exit ${last.exit_code}`,
+        `${last.completed} completed, ${last.cut.length + last.cut_holds.length} cut, ${last.rejected} refused, exit ${last.exit_code}`,
     );
   }
   return lines.join('\n');

@@ -73,12 +73,14 @@ function tellHowItEnded(pid: number, stateDir: string): number {
     say(`Process ${pid} is gone, but left no report in ${stateDir}`);
     return 1;
   }
-  const { completed, cut, rejected, duration_seconds, exit_code } = report;
+  const { completed, cut, cut_holds, rejected, duration_seconds, exit_code } = report;
   say(
-    `Stopped in ${duration_seconds} s, exit ${exit_code}: ${completed} in flight completed, ${cut.length} cut, ` +
+    `Stopped in ${duration_seconds} s, exit ${exit_code}: ${completed} in flight completed, ${cut.length + cut_holds.length} cut, ` +
       `${rejected} refused with 503`,
   );
   for (const { method, path, age_ms } of cut)
     say(`  cut: ${method} ${escapeControl(path)} after ${(age_ms / 1000).toFixed(1)} s`);
+  for (const { name, age_ms } of cut_holds)
+    say(`  cut: hold ${escapeControl(name)} after ${(age_ms / 1000).toFixed(1)} s`);
   return exit_code;
 }

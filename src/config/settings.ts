@@ -184,6 +184,16 @@ const TABLE = {
   app: renewed(text, '', 'The application: the path of its module.'),
   shutdownTimeoutMs: reloaded(duration, '30', 'Longest wait for requests in flight when stopping.'),
   shutdownDelayMs: reloaded(duration, '0', 'Lame duck: how long health checks fail before the lock.'),
+  drainSpreadMs: reloaded(
+    duration,
+    '0',
+    'How long the telling of streams (onStop: tell) is spread over; 0: all at once.',
+  ),
+  drainTrace: renewed(
+    bool,
+    'false',
+    'Log where the handler of each request that is cut waits. Each await then costs more.',
+  ),
   enableFailSafe: renewed(bool, 'true', 'Answer 503 to new requests while stopping.'),
   retryAfter: reloaded(whole(0, 86_400, 'seconds'), '5', 'Retry-After of a 503.'),
   stopBudgetMs: reloaded(duration, '0', 'What the platform grants for a stop before it kills; 0: unknown.'),
@@ -379,6 +389,12 @@ function parse(
   if (config.guardPort > 0 && workers > 1)
     mistakes.push(
       `${title('guardPort')}: want 0 for ${workers} programs (${title('workers')}), got ${config.guardPort}`,
+    );
+  const { drainSpreadMs, shutdownTimeoutMs } = config;
+  if (drainSpreadMs > 0 && drainSpreadMs >= shutdownTimeoutMs)
+    mistakes.push(
+      `${title('drainSpreadMs')}: want less than ${title('shutdownTimeoutMs')} (${shutdownTimeoutMs / 1000}), ` +
+        `or 0, got "${drainSpreadMs / 1000}"`,
     );
   // Workers share these limits, and a worker with a share of 0 would have no limit at all.
   for (const key of ['maxInFlight', 'maxConnections'] as const) {

@@ -2,11 +2,11 @@ import type { Logger } from 'pino';
 import type { AuditLog } from '../audit/audit-log.ts';
 import type { Config } from '../config/settings.ts';
 import type { ExitCode } from '../exit-code.ts';
-import type { CutRequest } from '../lifecycle/last-shutdown.ts';
+import type { CutHold, CutRequest } from '../lifecycle/last-shutdown.ts';
 import type { Lifecycle, StopOrder } from '../lifecycle/lifecycle.ts';
 import type { Admin } from '../ops/admin.ts';
 import type { MetricsSnapshot } from '../ops/metrics.ts';
-import type { Status } from '../ops/status.ts';
+import type { OpenWork, Status } from '../ops/status.ts';
 import type { TrustedProxies } from '../server/trusted-proxies.ts';
 
 /** What serves: this process, worker processes, a program. The methods stand in the order in which a life calls them. */
@@ -36,9 +36,12 @@ export interface Backend {
 
   /** A stop was ordered and the lock follows: health checks fail, and nothing new is started. */
   stopOrdered(order: StopOrder): void;
-  /** The state is stopping: new requests are refused. @returns how many are in flight */
-  lock(order: StopOrder): Promise<number>;
-  /** Resolves when nothing is in flight. Without fail-safe there may be something again later. */
+  /** The state is stopping: new requests are refused, and the application is told. @returns what is in flight */
+  lock(order: StopOrder): Promise<OpenWork>;
+  /**
+   * Resolves when nothing is in flight, and the application's locked() is done. Without fail-safe there may be something
+   * again later.
+   */
   drained(): Promise<void>;
   /** Ends what is in flight, by force. */
   cut(reason: string): Promise<Cut>;
@@ -60,8 +63,8 @@ export interface Host {
   readonly admin: Admin;
   /** Whose word about a client is taken. */
   readonly proxies: TrustedProxies;
-  /** Requests that were cut, other than by `Backend.cut`: names them in the log and in the report of a stop. */
-  cut(requests: readonly CutRequest[]): void;
+  /** What was cut, other than by `Backend.cut`: names it in the log, and the requests in the report of a stop. */
+  cut(requests: readonly CutRequest[], holds?: readonly CutHold[]): void;
   /** The audit log cannot be written: the service stops. */
   auditLost(error: Error): void;
   /** What serves cannot be had again: the service stops. */
@@ -79,13 +82,16 @@ export interface Settings {
 /** What was ended by force. */
 export interface Cut {
   readonly requests: readonly CutRequest[];
+  readonly holds: readonly CutHold[];
   /** Work in flight that is no request, or whose name is lost. */
   readonly unnamed: number;
 }
 
 /** Durations in milliseconds. */
 export interface CloseLimits {
-  /** For the application's stop(). */
+  /** Whether nothing was cut: the application's drained() is called. */
+  readonly drained: boolean;
+  /** For the application's drained(), and its stop(). */
   readonly stopMs: number;
   /** For everything, including a worker's audit log. */
   readonly closeMs: number;
@@ -93,13 +99,14 @@ export interface CloseLimits {
 
 /** How a backend has ended. */
 export interface Closed {
-  /** Requests since the lock that were answered whole, left by their clients, and refused. */
+  /** Requests since the lock that were answered whole, left by their clients, closed as their routes say, and refused. */
   readonly completed: number;
   readonly aborted: number;
+  readonly closed: number;
   readonly refused: number;
   /** Admitted after the drain, and cut. */
   readonly cut: readonly CutRequest[];
-  /** `Ok`; `Internal` when stop() failed, `Forced` when it was late, `AuditLost` when records are lost. */
+  /** `Ok`; `Internal` when a hook of the stop failed, `Forced` when one was late, `AuditLost` when records are lost. */
   readonly exitCode: ExitCode;
 }
 

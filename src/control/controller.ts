@@ -7,7 +7,12 @@ import { type Config, ConfigError, checkAll } from '../config/settings.ts';
 import { messageOf } from '../error.ts';
 import { ExitCode, graverOf, StartError } from '../exit-code.ts';
 import type { ReloadOutcome } from '../lifecycle/last-reload.ts';
-import { type CutRequest, ShutdownRecord, type ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import {
+  type CutHold,
+  type CutRequest,
+  ShutdownRecord,
+  type ShutdownReport,
+} from '../lifecycle/last-shutdown.ts';
 import { assertUnlatched, setLatch, UNLATCH } from '../lifecycle/latch.ts';
 import { Lifecycle } from '../lifecycle/lifecycle.ts';
 import { type OpsServer, openOpsServer } from '../ops/ops-server.ts';
@@ -96,7 +101,7 @@ export class Controller<B extends Backend = Backend> {
       lifecycle: this.lifecycle,
       admin: this.#admin,
       proxies: this.#proxies,
-      cut: (requests) => this.#noteCut(requests),
+      cut: (requests, holds) => this.#noteCut(requests, holds),
       auditLost: (error) => this.#auditLost(error),
       lost: (error) => this.#backendLost(error),
       changed: () => this.#ops?.changed(),
@@ -340,9 +345,9 @@ export class Controller<B extends Backend = Backend> {
     return report;
   }
 
-  #noteCut(requests: readonly CutRequest[]): void {
+  #noteCut(requests: readonly CutRequest[], holds?: readonly CutHold[]): void {
     if (this.lifecycle.order !== undefined) this.#cut.push(...requests);
-    logCut(this.#log, requests);
+    logCut(this.#log, requests, holds);
   }
 
   /** What signals, crashes and the application's process.exit do to the service. */
@@ -460,7 +465,9 @@ function failedStart(error: unknown): ShutdownReport {
     in_flight_at_lock: 0,
     completed: 0,
     aborted: 0,
+    closed: 0,
     cut: [],
+    cut_holds: [],
     rejected: 0,
     exit_code: known ? error.exitCode : ExitCode.Internal,
   };

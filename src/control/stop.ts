@@ -1,8 +1,10 @@
 import type { Logger } from 'pino';
 import { ExitCode } from '../exit-code.ts';
-import type { CutRequest, ShutdownReport } from '../lifecycle/last-shutdown.ts';
+import type { CutHold, CutRequest, ShutdownReport } from '../lifecycle/last-shutdown.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
+import type { OpenHold } from '../ops/status.ts';
 import { seconds, within } from '../platform/deadline.ts';
+import { escapeControl } from '../platform/escape-control.ts';
 import { plural } from '../plural.ts';
 import { version } from '../version.ts';
 import type { Backend } from './backend.ts';
@@ -62,7 +64,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   const lockedMs = performance.now();
   const { deadlineMs } = lifecycle.orderStop(order(lockedMs));
   lifecycle.lock();
-  const inFlightAtLock = await backend.lock(order(lockedMs));
+  const { count: inFlightAtLock, holds } = await backend.lock(order(lockedMs));
   parts.locked(inFlightAtLock);
   log.warn(
     { in_flight: inFlightAtLock },
@@ -71,10 +73,12 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   );
   if (inFlightAtLock > 0) {
     log.info(`Waiting up to ${seconds(timeoutMs)}s for ${inFlightAtLock} in-flight requests to complete...`);
+    if (holds.length > 0) log.info({ holds }, `Held in flight: ${holds.map(heldFor).join(', ')}`);
   }
 
   // The drain, then the quiet tail. Without fail-safe the tail may admit requests, which are waited for like the rest.
   let forced = false;
+  const cutHolds: CutHold[] = [];
   do {
     if (!(await drained())) forced = await force();
   } while ((await backend.drainAcceptQueue()) > 0 && !forced);
@@ -83,6 +87,7 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   const leftMs = deadlineMs - performance.now();
   const closeByMs = performance.now() + Math.max(forced ? 0 : leftMs, FLUSH_MS);
   const closed = await backend.close({
+    drained: !forced,
     stopMs: Math.max(leftMs, LEAST_STOP_MS),
     closeMs: closeByMs - performance.now() - LEAST_CLOSE_MS,
   });
@@ -104,7 +109,9 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
     in_flight_at_lock: inFlightAtLock,
     completed: closed.completed,
     aborted: closed.aborted,
+    closed: closed.closed,
     cut,
+    cut_holds: cutHolds,
     rejected: closed.refused,
     exit_code: exitCode,
   };
@@ -122,8 +129,10 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   /** Cuts what is in flight, by name. @returns whether there was anything left to cut */
   async function force(): Promise<boolean> {
     const early = deadlineMs - performance.now() > 1;
-    const { requests, unnamed } = await backend.cut(early ? 'the stop was forced' : 'the time is over');
-    const count = requests.length + unnamed;
+    const { requests, holds, unnamed } = await backend.cut(
+      early ? 'the stop was forced' : 'the time is over',
+    );
+    const count = requests.length + holds.length + unnamed;
     if (count === 0) return false;
     log.warn(
       { in_flight: count },
@@ -132,7 +141,8 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
         : `Shutdown timeout: ${count} requests still in-flight after ${seconds(timeoutMs)}s`,
     );
     cut.push(...requests);
-    logCut(log, requests);
+    cutHolds.push(...holds);
+    logCut(log, requests, holds);
     if (unnamed > 0)
       log.warn(`Cut ${plural(unnamed, 'piece')} of work that the application still held in flight`);
     log.error('Force shutdown: In-flight requests did not complete in time');
@@ -140,12 +150,37 @@ export async function stop(parts: StopParts, plan: StopPlan): Promise<ShutdownRe
   }
 }
 
-/** Logs one line for each request that was cut. */
-export function logCut(log: Logger, requests: readonly CutRequest[]): void {
-  for (const { id, method, path, age_ms, phase, reason } of requests) {
+/** The name as the application gave it, and its age: `"job 17" (2.1s)`. */
+function heldFor({ name, age_ms }: OpenHold): string {
+  return `"${escapeControl(name)}" (${seconds(age_ms)}s)`;
+}
+
+/** Where its handler was, as far as that is known: `route /orders/:id; holding "the card"; waiting at charge (…)`. */
+function detailsOf({ path, route, hold, waits_at }: CutRequest): string {
+  const at = waits_at?.length === 0 ? 'for no promise' : `at ${waits_at?.join(', ')}`;
+  return [
+    ...(route === undefined || route === path ? [] : [`route ${route}`]),
+    ...(hold === undefined ? [] : [`holding "${escapeControl(hold)}"`]),
+    ...(waits_at === undefined ? [] : [`waiting ${at}`]),
+  ].join('; ');
+}
+
+/** Logs a line for each request that was cut, another for what is known of its handler, and one for each hold. */
+export function logCut(log: Logger, requests: readonly CutRequest[], holds: readonly CutHold[] = []): void {
+  for (const request of requests) {
+    const { id, method, path, age_ms, phase, reason, route, hold } = request;
     log.warn(
-      { request: id, method, path, age_ms, phase },
+      { request: id, method, path, age_ms, phase, route, hold },
       `Cut in-flight request: ${method} ${path} after ${seconds(age_ms)}s (${phase}), because ${reason}`,
+    );
+    const more = detailsOf(request);
+    if (more !== '') log.warn({ request: id }, `Where ${method} ${path} was: ${more}`);
+  }
+  for (const hold of holds) {
+    const { name, age_ms, request, reason } = hold;
+    log.warn(
+      { hold: name, age_ms, request: request ?? undefined },
+      `Cut held work: ${heldFor(hold)}, because ${reason}`,
     );
   }
 }

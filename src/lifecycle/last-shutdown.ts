@@ -19,6 +19,22 @@ export interface CutRequest {
   readonly phase: string;
   /** Why it was not waited for any more, in words that follow "because". */
   readonly reason: string;
+  /** The pattern of its route, where the service knows it. */
+  readonly route?: string;
+  /** The last of the holds that its handler has entered by name, and not left. */
+  readonly hold?: string;
+  /** With DRAIN_TRACE: the calls that led to its handler's last wait, the innermost first. */
+  readonly waits_at?: readonly string[];
+}
+
+/** Work other than a request, which the application had entered by name, that a stop has cut. */
+export interface CutHold {
+  readonly name: string;
+  readonly age_ms: number;
+  /** The id of the request whose handler has entered it; null for one outside of a request. */
+  readonly request: string | null;
+  /** Why it was not waited for any more, in words that follow "because". */
+  readonly reason: string;
 }
 
 /** How a stop went: the content of `STATE_DIR/last-shutdown.json`. */
@@ -33,10 +49,12 @@ export interface ShutdownReport {
   /** From the order to the end. */
   readonly duration_seconds: number;
   readonly in_flight_at_lock: number;
-  /** Of those in flight: answered whole, and left by their clients. */
+  /** Of those in flight: answered whole, left by their clients, and closed at the lock because their routes say so. */
   readonly completed: number;
   readonly aborted: number;
+  readonly closed: number;
   readonly cut: readonly CutRequest[];
+  readonly cut_holds: readonly CutHold[];
   /** Requests answered with 503 since the lock. */
   readonly rejected: number;
   readonly exit_code: ExitCode;
@@ -156,7 +174,9 @@ function runningFile(stateDir: string): string {
 /** The report of the last stop, or undefined when there is none that can be read. */
 export function readReport(file: string): ShutdownReport | undefined {
   const value = readJsonFile(file);
-  return isRecord(value) && value.unclean === false ? (value as unknown as ShutdownReport) : undefined;
+  if (!isRecord(value) || value.unclean !== false) return undefined;
+  // An older version does not tell of these.
+  return { closed: 0, cut_holds: [], ...value } as unknown as ShutdownReport;
 }
 
 /** What `/status` tells of it. One torn by a crash tells that there was a run, and no more. */

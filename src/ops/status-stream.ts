@@ -130,7 +130,11 @@ function eventDataOf(status: Status): StatusEvent {
     headline: summaryLine(status),
     status: {
       ...status,
-      in_flight: { ...in_flight, oldest: in_flight.oldest.map(escaped) },
+      in_flight: {
+        ...in_flight,
+        oldest: in_flight.oldest.map(escaped),
+        holds: in_flight.holds.map(escapedHold),
+      },
       last_shutdown: last_shutdown?.unclean === false ? shortened(last_shutdown) : last_shutdown,
       last_reload: last_reload && { ...last_reload, reason: escapeControl(last_reload.reason, 1_000) },
       shutdown: shutdown && {
@@ -145,6 +149,15 @@ function escaped<T extends { readonly method: string; readonly path: string }>(r
   return { ...request, method: escapeControl(request.method), path: escapeControl(request.path) };
 }
 
+function escapedHold<T extends { readonly name: string }>(hold: T): T {
+  return { ...hold, name: escapeControl(hold.name) };
+}
+
 function shortened(report: ShutdownReport): ShutdownReport {
-  return { ...report, cut: report.cut.slice(0, MOST_CUT).map(escaped) };
+  const { cut, cut_holds } = report;
+  return {
+    ...report,
+    cut: cut.slice(0, MOST_CUT).map(escaped),
+    cut_holds: cut_holds.slice(0, MOST_CUT).map(escapedHold),
+  };
 }

@@ -17,6 +17,23 @@ export interface OpenRequest {
   readonly phase: Phase;
 }
 
+/** Work in flight that is no request, by the name that the application gave it. */
+export interface OpenHold {
+  readonly name: string;
+  readonly age_ms: number;
+  /** The id of the request whose handler has entered it; null for one outside of a request. */
+  readonly request: string | null;
+}
+
+/** What a drain waits for. */
+export interface OpenWork {
+  /** Requests, holds and what is held without a name. */
+  readonly count: number;
+  /** The oldest requests, and the oldest holds. */
+  readonly oldest: readonly OpenRequest[];
+  readonly holds: readonly OpenHold[];
+}
+
 /** Answers by the class of their status; `none`: the request ended without one. */
 export type Answers = Readonly<Record<'1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'none', number>>;
 
@@ -53,7 +70,7 @@ export interface Status {
   readonly uptime_seconds: number;
   /** 1 for the first set of code and settings, one more after each reload. */
   readonly generation: number;
-  readonly in_flight: { readonly count: number; readonly oldest: readonly OpenRequest[] };
+  readonly in_flight: OpenWork;
   readonly connections: { readonly open: number; readonly idle: number };
   /** Admitted requests that have ended since the start. */
   readonly answers: Answers;
@@ -99,6 +116,16 @@ export interface Status {
   } | null;
 }
 
+/** What a service has told of itself. One of an older version, which may still run, does not tell of holds. */
+export function statusFrom(told: Status): Status {
+  const { in_flight, last_shutdown: last } = told;
+  return {
+    ...told,
+    in_flight: { ...in_flight, holds: in_flight.holds ?? [] },
+    last_shutdown: last?.unclean === false ? { ...last, cut_holds: last.cut_holds ?? [] } : last,
+  };
+}
+
 /** A worker, as the controller sees it. */
 export interface WorkerStatus {
   readonly pid: number;
@@ -131,7 +158,7 @@ export interface ProgramStatus {
   }[];
 }
 
-/** How many of the oldest requests are named. */
+/** How many of the oldest requests, and of the oldest holds, are named. */
 export const OLDEST = 20;
 
 /** Seconds since this process began. */

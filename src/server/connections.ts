@@ -307,7 +307,7 @@ function destroyAfterFlush(socket: Socket): void {
 /** Which sockets are open, what is on each, and how what was on them has ended. */
 export class Connections {
   /** Requests that have ended, by outcome. */
-  readonly outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0 };
+  readonly outcomes: Record<Outcome, number> = { completed: 0, aborted: 0, cut: 0, closed: 0 };
   readonly #open = new Set<Connection>();
   readonly #waiting: (() => void)[] = [];
   #arrivals = 0;

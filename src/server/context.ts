@@ -19,7 +19,7 @@ export interface Context {
   readonly stopping: AbortSignal;
   /** Milliseconds until the request will be cut, or undefined while no stop is ordered. */
   readonly deadline: number | undefined;
-  /** The counter that holds the drain: `enter()` for work that outlives the answer, `buffer` for worker threads. */
+  /** The counter that holds the drain: `enter('job 17')` for work that outlives the answer, `buffer` for worker threads. */
   readonly inFlight: InFlight;
   /**
    * Adds fields of the handler's own to this request's record in the audit log. Later values replace earlier ones.

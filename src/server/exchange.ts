@@ -10,19 +10,19 @@ import type { Context } from './context.ts';
 import type { InFlight } from './in-flight.ts';
 import { nextNumber, ownId } from './request-id.ts';
 import { HttpError, sendError } from './response.ts';
-import type { Route, RouteMatch, UpgradeHandler } from './router.ts';
+import type { OnStop, Route, RouteMatch, UpgradeHandler } from './router.ts';
 import { traceIdOf } from './trace.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 
 /**
  * Where a request is between its admission and its end. `open`: the handler may still answer. `answered`: it has ended
- * its answer, which may be held back until it is on record. `cut`: the service has ended the connection. `ended`: the
- * response or the connection is closed.
+ * its answer, which may be held back until it is on record. `cut`: the service has ended the connection. `closed`: it has
+ * done so because the route is one that a stop closes. `ended`: the response or the connection is closed.
  */
-type State = 'open' | 'answered' | 'cut' | 'ended';
+type State = 'open' | 'answered' | 'cut' | 'closed' | 'ended';
 
-/** How an exchange ended: answered whole, left by the client, or cut by the service. */
-export type Outcome = 'completed' | 'aborted' | 'cut';
+/** How an exchange ended: answered whole, left by the client, cut by the service, or closed by a stop as its route says. */
+export type Outcome = 'completed' | 'aborted' | 'cut' | 'closed';
 
 /**
  * What an exchange is doing. `receiving`: the handler waits for the body. `working`: it has what it needs.
@@ -50,6 +50,8 @@ export interface ServerContext {
 interface Extras {
   log?: Logger;
   gone?: AbortController;
+  told?: AbortController;
+  inFlight?: InFlight;
   params?: Readonly<Record<string, string>>;
   query?: URLSearchParams;
   fields?: Readonly<Record<string, unknown>>;
@@ -150,12 +152,35 @@ export class Exchange implements Context {
   }
 
   get signal(): AbortSignal {
-    this.#made.gone ??= new AbortController();
-    return this.#made.gone.signal;
+    const made = this.#made;
+    if (made.gone === undefined) {
+      made.gone = new AbortController();
+      // Asked for when it is too late: a handler that has waited for something else first.
+      if (this.isLost && this.response?.writableFinished !== true)
+        made.gone.abort(new Error('the request has ended without an answer'));
+    }
+    return made.gone.signal;
   }
 
   get stopping(): AbortSignal {
-    return this.#context.lifecycle.stopping;
+    return this.onStop === 'tell' ? this.#told.signal : this.#context.lifecycle.stopping;
+  }
+
+  get #told(): AbortController {
+    this.#made.told ??= new AbortController();
+    return this.#made.told;
+  }
+
+  /** The pattern of its route; undefined where there is none, or only an application's own server knows it. */
+  get pattern(): string | undefined {
+    // A pattern begins with a slash; what answers where there is none has a name instead.
+    const pattern = this.#route?.pattern;
+    return pattern?.startsWith('/') === true ? pattern : undefined;
+  }
+
+  /** What a stop means for it, as its route says. */
+  get onStop(): OnStop {
+    return this.#route?.onStop ?? 'finish';
   }
 
   get deadline(): number | undefined {
@@ -163,8 +188,14 @@ export class Exchange implements Context {
     return order === undefined ? undefined : Math.max(0, order.deadlineMs - performance.now());
   }
 
+  /** What its handler has entered last by name, and not left. */
+  get hold(): string | undefined {
+    return this.#extras?.inFlight?.holds.at(-1)?.name;
+  }
+
   get inFlight(): InFlight {
-    return this.#context.inFlight;
+    this.#made.inFlight ??= this.#context.inFlight.of(this.id);
+    return this.#made.inFlight;
   }
 
   audit(fields: Readonly<Record<string, unknown>>): void {
@@ -193,9 +224,7 @@ export class Exchange implements Context {
   ): void {
     const { givenId, path, trace } = this;
     const fieldsText = this.#extras?.fieldsText;
-    // A pattern begins with a slash; what answers where there is none has a name instead.
-    const isRouted = this.#match?.route.pattern.startsWith('/') === true;
-    const most = isRouted ? MOST_PATH_CHARACTERS : MOST_STRAY_CHARACTERS;
+    const most = this.pattern !== undefined ? MOST_PATH_CHARACTERS : MOST_STRAY_CHARACTERS;
     const shown = path.length > most ? `${path.slice(0, most)}…` : path;
     const isPlain = PLAIN.test(shown);
     // Integers: writing out a fraction takes longer than all the rest of the line.
@@ -234,6 +263,8 @@ export class Exchange implements Context {
   /** Runs the handler. Whatever it throws or rejects with becomes an answer, or the end of the connection. */
   run(match: RouteMatch, response: ServerResponse, handler = match.route.handler): void {
     this.#match = match;
+    if (this.#isLate) this.stop();
+    if (this.#state === 'closed') return;
     try {
       const result = handler(this.request, response, this);
       if (isThenable(result)) result.then(undefined, (error: unknown) => this.fail(error));
@@ -250,12 +281,26 @@ export class Exchange implements Context {
   /** Hands the connection to the taker of an upgrade. */
   async runUpgrade(match: RouteMatch<UpgradeHandler>, socket: Duplex, head: Buffer): Promise<void> {
     this.#match = match;
+    if (this.#isLate) this.stop();
+    if (this.#state === 'closed') return;
     try {
       await match.route.handler(this.request, socket, head, this);
     } catch (error) {
       this.log.error({ err: error }, `Handler of upgrade ${match.route.pattern} failed: ${messageOf(error)}`);
       socket.destroy();
     }
+  }
+
+  /** Whether the lock was before its route was known: at the lock it could not be stopped as that says. */
+  get #isLate(): boolean {
+    return this.onStop !== 'finish' && this.#context.lifecycle.stopping.aborted;
+  }
+
+  /** The service stops, and it is this one's turn to hear of it. */
+  stop(): void {
+    if (this.onStop === 'tell') this.#told.abort(this.#context.lifecycle.stopping.reason);
+    else if (this.onStop === 'close')
+      this.#endBy('closed', 'the service stops, and the route is closed then');
   }
 
   /** The handler has ended its answer. */
@@ -270,7 +315,7 @@ export class Exchange implements Context {
 
   /** Whether nothing of its answer will leave any more. */
   get isLost(): boolean {
-    return this.#state === 'cut' || this.#state === 'ended';
+    return this.#state === 'cut' || this.#state === 'closed' || this.#state === 'ended';
   }
 
   /** The taker of the upgrade has written an answer by hand, which may be a refusal. */
@@ -285,8 +330,12 @@ export class Exchange implements Context {
 
   /** The deadline is over: the handler learns through its signal, the client through the end of the connection. */
   cut(): void {
-    if (this.#state !== 'ended' && this.response?.writableFinished !== true) this.#state = 'cut';
-    this.#extras?.gone?.abort(new Error('the request was cut: the service had to stop'));
+    this.#endBy('cut', 'the request was cut: the service had to stop');
+  }
+
+  #endBy(state: 'cut' | 'closed', why: string): void {
+    if (this.#state !== 'ended' && this.response?.writableFinished !== true) this.#state = state;
+    this.#extras?.gone?.abort(new Error(why));
     this.request.socket.destroy();
   }
 
@@ -296,7 +345,8 @@ export class Exchange implements Context {
     const { response } = this;
     // A handler may write a whole answer when it learns of the cut, but no client is left to read it.
     const isWhole = response === undefined || response.writableFinished;
-    const outcome: Outcome = this.#state === 'cut' ? 'cut' : isWhole ? 'completed' : 'aborted';
+    const byClient = isWhole ? 'completed' : 'aborted';
+    const outcome: Outcome = this.#state === 'cut' || this.#state === 'closed' ? this.#state : byClient;
     this.#state = 'ended';
     if (outcome === 'aborted') this.#extras?.gone?.abort(new Error('the client is gone'));
     this.#route?.tally.count(this.status, nowMs - this.startedMs);

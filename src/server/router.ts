@@ -13,19 +13,42 @@ export type UpgradeHandler = (
 /** Any `(request, response)` function: an Express app, a Koa callback, a handler for bare node:http. */
 export type Mountable = (request: IncomingMessage, response: ServerResponse) => unknown;
 
+const ON_STOP = ['finish', 'tell', 'close'] as const;
+/**
+ * What a stop means for a request. `finish`: it runs to its end. `tell`: its `context.stopping` is aborted at its turn
+ * in DRAIN_SPREAD, and then it runs to its end. `close`: it is ended at the lock.
+ */
+export type OnStop = (typeof ON_STOP)[number];
+
+export interface RouteOptions {
+  /** Default: `finish`. */
+  readonly onStop?: OnStop;
+}
+
+/** What is registered for a pattern: a handler, or options and a handler. */
+type Rest<H> = readonly [handler: H] | readonly [options: RouteOptions, handler: H];
+
 /** One method of one pattern, with what it has answered. */
 export class Route<H = Handler> {
   readonly method: string;
   readonly pattern: string;
   readonly names: readonly string[];
   readonly handler: H;
+  readonly onStop: OnStop;
   readonly tally = new Tally();
 
-  constructor(method: string, pattern: string, names: readonly string[], handler: H) {
+  constructor(
+    method: string,
+    pattern: string,
+    names: readonly string[],
+    handler: H,
+    { onStop = 'finish' }: RouteOptions = {},
+  ) {
     this.method = method;
     this.pattern = pattern;
     this.names = names;
     this.handler = handler;
+    this.onStop = onStop;
   }
 }
 
@@ -104,44 +127,44 @@ export class Router {
     values: [],
   };
 
-  get(pattern: string, handler: Handler): this {
-    return this.on('GET', pattern, handler);
+  get(pattern: string, ...rest: Rest<Handler>): this {
+    return this.on('GET', pattern, ...rest);
   }
-  post(pattern: string, handler: Handler): this {
-    return this.on('POST', pattern, handler);
+  post(pattern: string, ...rest: Rest<Handler>): this {
+    return this.on('POST', pattern, ...rest);
   }
-  put(pattern: string, handler: Handler): this {
-    return this.on('PUT', pattern, handler);
+  put(pattern: string, ...rest: Rest<Handler>): this {
+    return this.on('PUT', pattern, ...rest);
   }
-  patch(pattern: string, handler: Handler): this {
-    return this.on('PATCH', pattern, handler);
+  patch(pattern: string, ...rest: Rest<Handler>): this {
+    return this.on('PATCH', pattern, ...rest);
   }
-  delete(pattern: string, handler: Handler): this {
-    return this.on('DELETE', pattern, handler);
+  delete(pattern: string, ...rest: Rest<Handler>): this {
+    return this.on('DELETE', pattern, ...rest);
   }
 
   /**
    * @param method as on the wire, in capitals
    * @throws Error when the pattern is malformed, or the method and pattern are taken
    */
-  on(method: string, pattern: string, handler: Handler): this {
+  on(method: string, pattern: string, ...rest: Rest<Handler>): this {
     if (!/^[A-Z][A-Z-]*$/.test(method)) {
       throw new Error(`router: want a method in capitals, got ${JSON.stringify(method)}`);
     }
-    assertFunction(handler, `${method} ${pattern}`);
+    const [options, handler] = optionsAndHandler(rest, `${method} ${pattern}`);
     const { endpoint, names } = this.#endpoint(this.#root, pattern);
     if (names.length === 0 && !NO_TARGET.test(pattern)) this.#static.set(pattern, endpoint);
-    const route = new Route(method, pattern, names, handler);
+    const route = new Route(method, pattern, names, handler, options);
     endpoint.add(route);
     this.#routes.push(route);
     return this;
   }
 
   /** Takes over connections whose request asks to upgrade (WebSocket and others) at this pattern. */
-  upgrade(pattern: string, handler: UpgradeHandler): this {
-    assertFunction(handler, `upgrade ${pattern}`);
+  upgrade(pattern: string, ...rest: Rest<UpgradeHandler>): this {
+    const [options, handler] = optionsAndHandler(rest, `upgrade ${pattern}`);
     const { endpoint, names } = this.#endpoint(this.#upgradeRoot, pattern);
-    const route = new Route(UPGRADE, pattern, names, handler);
+    const route = new Route(UPGRADE, pattern, names, handler, options);
     endpoint.add(route);
     this.#routes.push(route);
     this.#upgrades += 1;
@@ -153,18 +176,19 @@ export class Router {
    * moved from `request.url` to `request.baseUrl` and the whole kept in `request.originalUrl`, as Express does. It finds
    * the request's id where such functions look for one.
    */
-  mount(prefix: string, handler: Mountable): this {
-    assertFunction(handler, `mount ${prefix}`);
+  mount(prefix: string, ...rest: Rest<Mountable>): this {
+    const [options, handler] = optionsAndHandler(rest, `mount ${prefix}`);
     const path = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
     const parts = path === '' ? [] : split(path);
-    const route = new Route(ANY, `${path}/*`, [], (request, response, { id }) => {
+    const mounted: Handler = (request, response, { id }) => {
       const target = originOf(request.url ?? '/');
       const end = prefixEnd(parts.length, target);
       Object.assign(request, { originalUrl: request.url, baseUrl: target.slice(0, end) });
       request.url = target[end] === '/' ? target.slice(end) : `/${target.slice(end)}`;
       request.headers['x-request-id'] = id;
       return handler(request, response);
-    });
+    };
+    const route = new Route(ANY, `${path}/*`, [], mounted, options);
     const segment = plant(this.#root, parts, prefix, []);
     if (segment.mounted !== undefined) throw new Error(`router: mount ${prefix} is taken`);
     segment.mounted = new Endpoint<Handler>();
@@ -343,10 +367,23 @@ function decode(part: string): string | undefined {
   }
 }
 
-function assertFunction(handler: unknown, where: string): void {
+/** @throws TypeError that names what is wrong with them */
+function optionsAndHandler<H>(rest: Rest<H>, where: string): readonly [RouteOptions, H] {
+  const [options, handler] = rest.length === 1 ? [{}, rest[0]] : rest;
   if (typeof handler !== 'function') {
     throw new TypeError(
       `router: want a function for ${where}, got ${handler === null ? 'null' : typeof handler}`,
     );
   }
+  if (typeof options !== 'object' || options === null)
+    throw new TypeError(`router: want options { onStop } for ${where}, got ${typeof options}`);
+  for (const [name, value] of Object.entries(options)) {
+    if (name !== 'onStop')
+      throw new TypeError(`router: want options { onStop } for ${where}, got ${JSON.stringify(name)}`);
+    if (value !== undefined && !ON_STOP.includes(value))
+      throw new TypeError(
+        `router: onStop of ${where}: want one of ${ON_STOP.join(', ')}, got ${JSON.stringify(value)}`,
+      );
+  }
+  return [options, handler];
 }

@@ -23,6 +23,7 @@ import { newId } from './request-id.ts';
 import { RequestWatch, type WatchParts } from './request-watch.ts';
 import { errorBody, sendError } from './response.ts';
 import type { RouteMatch, Router, UpgradeHandler } from './router.ts';
+import type { WaitTrace } from './wait-trace.ts';
 
 /** Limits that node:http enforces. Durations in milliseconds. */
 export interface ServerLimits {
@@ -42,6 +43,8 @@ export interface ServerParts extends ServerContext, WatchParts {
   /** Whether new connections still come: if not, each answer asks its client to come back on another one. */
   readonly accepting: () => boolean;
   readonly requestAudit: RequestAudit;
+  /** Follows what handlers wait for; only with DRAIN_TRACE. */
+  readonly waits?: WaitTrace | undefined;
 }
 
 /** What is behind the gate: our router, the listeners of an application's own server, or a program. */
@@ -136,8 +139,12 @@ export function createHttpServer(
  * application. `end` is the other end of each request.
  */
 export function intakeOf(parts: ServerParts, server: Server, application: Application): Intake {
-  const { gate, connections, requestAudit, proxies } = parts;
+  const { gate, connections, requestAudit, proxies, waits } = parts;
   const watch = new RequestWatch(parts);
+  const serve: Application['serve'] =
+    waits === undefined
+      ? application.serve
+      : (exchange, response) => waits.run(exchange, () => application.serve(exchange, response));
   let dropped = 0;
   return {
     onConnection,
@@ -202,15 +209,15 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     }
   }
 
-  function arrive(response: ServerResponse, serve = application.serve): void {
+  function arrive(response: ServerResponse, how = serve): void {
     const connection = connections.arrived(response.req, response);
     if (connection === undefined || connection.closing) return;
     if (connection.isFull(gate.maxPipelined)) connection.addWaiting(response);
-    else judge(connection, response, serve);
+    else judge(connection, response, how);
   }
 
   /** Admits a request and has it served, or refuses it. */
-  function judge(connection: Connection, response: ServerResponse, serve = application.serve): void {
+  function judge(connection: Connection, response: ServerResponse, how = serve): void {
     connection.judge();
     response.emit = hear;
     if (!gate.admit()) {
@@ -227,7 +234,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     if (connection.requests === server.maxRequestsPerSocket)
       response.once('finish', () => connection.close());
     if (requestAudit.isStrict) holdAnswer(exchange, response, requestAudit);
-    watch.serve(exchange, serve, response);
+    watch.serve(exchange, how, response);
   }
 
   /** Whether the last answer on each connection asks its client to come back on another one. */
@@ -253,6 +260,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     application.label?.(exchange);
     const outcome = exchange.end(nowMs);
     if (outcome === undefined) return;
+    waits?.ended(exchange);
     connections.outcomes[outcome] += 1;
     requestAudit.ended(exchange, outcome, nowMs);
     watch.ended(exchange, outcome, nowMs);
@@ -266,7 +274,7 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
       if (taker !== undefined) arriveForUpgrade(request, stream, head, taker);
       // An upgrade nobody takes is ignored (RFC 9110 section 7.8), as far as an older Node lets us: it has already
       // taken the parser away, and a body with it.
-      else arrive(responseOn(request), hasBody(request) ? refuseBody : application.serve);
+      else arrive(responseOn(request), hasBody(request) ? refuseBody : serve);
     });
   }
 
@@ -290,8 +298,9 @@ export function intakeOf(parts: ServerParts, server: Server, application: Applic
     if (connection === undefined) return;
     const exchange = new Exchange(request, undefined, connection.peer, parts);
     connection.begin(exchange);
-    const run = (): void =>
-      watch.serve(exchange, () => void exchange.runUpgrade(taker, stream, head), undefined);
+    const upgrade = (): void => void exchange.runUpgrade(taker, stream, head);
+    const traced = waits === undefined ? upgrade : () => waits.run(exchange, upgrade);
+    const run = (): void => watch.serve(exchange, traced, undefined);
     if (!requestAudit.isStrict) run();
     else
       void requestAudit.keep(exchange, false, 101).then((kept) => (kept ? run() : request.socket.destroy()));

@@ -97,7 +97,10 @@ t.test(
   'an application that cannot be imported, has another shape or never ends its import: exit 78',
   async (t) => {
     for (const [source, told] of [
-      ['export default 7;', 'to export an app { start, routes, stop } by default, got number'],
+      [
+        'export default 7;',
+        'to export an app { start, routes, locked, drained, stop } by default, got number',
+      ],
       ['throw new Error("no database");', 'app.mjs failed when it was imported: no database'],
       ['process.exit(0);', 'app.mjs ended the process when it was imported'],
       ['setInterval(() => {}, 1000); await new Promise(() => {});', 'app.mjs was not imported after 0.5s'],

@@ -76,16 +76,21 @@ t.test('the line on a drain says what an operator wants to know', async (t) => {
   const status = (parts: object): Status =>
     ({
       state: 'running',
-      in_flight: { count: 0, oldest: [] },
+      in_flight: { count: 0, oldest: [], holds: [] },
       shutdown: null,
       ...parts,
     }) as unknown as Status;
   const shutdown = { remaining_seconds: 11.2 };
-  const in_flight = { count: 3, oldest: [{ method: 'GET', path: '/report', age_ms: 4249 }, {}] };
+  const in_flight = { count: 3, oldest: [{ method: 'GET', path: '/report', age_ms: 4249 }, {}], holds: [] };
+  const held = { ...in_flight, holds: [{ name: 'job 17\n', age_ms: 9060 }] };
   t.equal(drainLine(status({})), 'Service running: 0 in flight');
   t.equal(
     drainLine(status({ state: 'stopping', shutdown, in_flight })),
     'Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s',
+  );
+  t.equal(
+    drainLine(status({ state: 'stopping', shutdown, in_flight: held })),
+    'Draining: 3 in flight, 12 s left; oldest GET /report, 4.2 s; held by job 17\\u{a}, 9.1 s',
   );
   t.equal(drainLine(status({ state: 'stopping', shutdown })), 'Draining: 0 in flight, 12 s left');
   t.equal(drainLine(status({ state: 'stopped', shutdown })), 'Leaving: nothing in flight');

@@ -1,13 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { io } from 'socket.io-client';
 import t, { type Test } from 'tap';
 import { WebSocket } from 'ws';
-import { blocksOf, installInto } from '../support/documents.ts';
+import { blocksOf, installExample, installInto } from '../support/documents.ts';
 import { assertRefused } from '../support/drain.ts';
+import { Postgres } from '../support/postgres.ts';
 import { RawClient } from '../support/raw-client.ts';
 import { ROOT } from '../support/root.ts';
+import { ServerProcess } from '../support/server-process.ts';
 import { ServiceProcess, tempDir } from '../support/service-process.ts';
 
 interface Manifest {
@@ -57,21 +59,45 @@ async function openChat(
 /** A copy of an example, with what its package.json names. */
 function copied(t: Test, name: string): string {
   const dir = tempDir(t);
-  cpSync(join(ROOT, 'examples', name), dir, { recursive: true });
-  const { dependencies = {} } = manifestOf(dir);
+  installExample(name, dir);
   const { devDependencies = {} } = manifestOf(ROOT);
-  for (const [dependency, range] of Object.entries(dependencies)) {
+  for (const [dependency, range] of Object.entries(manifestOf(dir).dependencies ?? {})) {
     if (dependency !== 'master-agent')
       t.equal(range, devDependencies[dependency], `${dependency} as it is tested`);
   }
-  installInto(dir, Object.keys(dependencies));
   return dir;
+}
+
+/** An example that needs PostgreSQL. */
+async function withDatabase(t: Test, name: 'postgres' | 'jobs', cwd: string): Promise<void> {
+  const postgres = await Postgres.start();
+  t.teardown(() => postgres.end());
+  const service = await ServiceProcess.running(t, { args: ['app.mjs'], cwd, env: postgres.env });
+  const post = async (path: string, body: string): Promise<unknown> => {
+    const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': 'mine' };
+    return (await fetch(`http://127.0.0.1:${service.port}${path}`, { method: 'POST', headers, body })).json();
+  };
+  if (name === 'postgres') {
+    const made = await post('/transfers', '{"payer":1,"payee":2,"amount":5}');
+    t.match(made, { key: 'mine', payer: 1, payee: 2, amount: 5, xid: /^\d+$/ });
+    t.strictSame(await post('/transfers', '{"payer":1,"payee":2,"amount":5}'), made, 'made once');
+    const accounts = await fetch(`http://127.0.0.1:${service.port}/accounts`);
+    t.match(await accounts.json(), { accounts: [{ id: 1, balance: 999_995 }, { balance: 1_000_005 }] });
+    return stopsWhole(t, service, '/report?seconds=2.5', { accounts: 10, total: 10_000_000 });
+  }
+  t.strictSame(await post('/jobs', '{"seconds":2.5}'), { id: 1, seconds: 2.5 });
+  await service.statusWhen(({ in_flight }) => in_flight.holds.some(({ name }) => name === 'job 1'));
+  await service.stop();
+  t.strictSame(await service.exited, { code: 0, signal: null });
+  t.equal(service.report().in_flight_at_lock, 1, 'the stop waits for the job');
+  t.strictSame(await postgres.query('SELECT job FROM results'), [{ job: 1 }], 'which is done');
 }
 
 // The one in Python: guard-with-uvicorn.test.ts.
 for (const name of readdirSync(join(ROOT, 'examples')).filter((name) => name !== 'fastapi')) {
   t.test(`examples/${name} serves and stops without losing anything`, async (t) => {
     const cwd = copied(t, name);
+    if (name === 'postgres' || name === 'jobs') return withDatabase(t, name, cwd);
     const service = await serving(t, 'app.mjs', cwd);
     const ask = (path: string, init?: RequestInit): Promise<Response> =>
       fetch(`http://127.0.0.1:${service.port}${path}`, init);
@@ -93,6 +119,32 @@ for (const name of readdirSync(join(ROOT, 'examples')).filter((name) => name !==
     t.match(await (await ask('/orders')).json(), { orders: [{ item: 'padlock' }, { id: 2, item: 'safe' }] });
     t.equal((await ask('/orders', { method: 'POST', headers, body: '{' })).status, 400);
     await stopsWhole(t, service, '/report?ms=2500', { orders: 2 });
+  });
+}
+
+for (const name of ['postgres', 'jobs']) {
+  t.test(`make run-${name} serves it, and Ctrl-C ends it with its database`, async (t) => {
+    const dir = tempDir(t);
+    const env = {
+      ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0', LOG_FORMAT: 'text', TMPDIR: dir },
+      ...{ STATE_DIR: join(dir, 'state'), PID_FILE: join(dir, 'state/pid') },
+    };
+    // What is built is not to be built again, whatever its age.
+    const args = ['--old-file=dist/main.js', `run-${name}`];
+    const service = await ServerProcess.serving('make', args, { env, group: true });
+    t.teardown(() => service.kill());
+    t.equal(
+      (await fetch(`http://127.0.0.1:${service.port}/${name === 'jobs' ? 'jobs' : 'accounts'}`)).status,
+      200,
+    );
+    t.ok(readdirSync(dir).some((file) => file.startsWith('postgres-')));
+    service.signalAll('SIGINT');
+    await service.exited;
+    t.match(service.output, 'Service shutdown complete');
+    t.notOk(
+      readdirSync(dir).some((file) => file.startsWith('postgres-')),
+      'nothing is left of it',
+    );
   });
 }
 

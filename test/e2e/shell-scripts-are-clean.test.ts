@@ -3,7 +3,10 @@ import { readdirSync } from 'node:fs';
 import t from 'tap';
 import { need } from '../support/need.ts';
 
-const scripts = ['.ci/run', ...['deployment', 'test/support'].flatMap((dir) => scriptsIn(dir))];
+const scripts = [
+  '.ci/run',
+  ...['deployment', 'test/support', 'examples/postgres'].flatMap((dir) => scriptsIn(dir)),
+];
 need('shellcheck');
 
 function scriptsIn(dir: string): string[] {

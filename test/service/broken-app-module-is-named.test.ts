@@ -121,7 +121,7 @@ t.test('a module of another shape is bad configuration, and told what it is', as
     t.match(await failureOf(t, path), {
       name: 'StartError',
       exitCode: 78,
-      message: `APP: want ${path} to export an app { start, routes, stop } by default${got}`,
+      message: `APP: want ${path} to export an app { start, routes, locked, drained, stop } by default${got}`,
     });
   }
 });
@@ -171,7 +171,7 @@ t.test('the process ends with the code and one fatal line, and the cause behind 
   t.strictSame(fatal(one), [`FATAL: APP: start() of ${broken} failed: no database`]);
   t.match(one?.output, /^ERROR: The cause\nError: no database\n {4}at .*broken\.mjs/m);
   t.strictSame(fatal(two), [
-    `FATAL: APP: want ${misshapen} to export an app { start, routes, stop } by default, got number`,
+    `FATAL: APP: want ${misshapen} to export an app { start, routes, locked, drained, stop } by default, got number`,
   ]);
   t.notMatch(two?.output, ' at ', 'no stack: what is wrong is said');
   for (const service of [one, two]) t.strictSame(readdirSync(service?.stateDir ?? ''), ['lock']);

@@ -105,7 +105,7 @@ t.test('/status tells state, counts and the last shutdown', async (t) => {
     administration: 'closed',
     state: 'running',
     generation: 1,
-    in_flight: { count: 0, oldest: [] },
+    in_flight: { count: 0, oldest: [], holds: [] },
     connections: { open: 1, idle: 1 },
     answers: { '1xx': 0, '2xx': 1, '3xx': 0, '4xx': 0, '5xx': 0, none: 0 },
     rejected: { total: 0, starting: 0, stopping: 0, overloaded: 0 },

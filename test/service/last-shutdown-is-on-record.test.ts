@@ -68,6 +68,8 @@ t.test('a stop leaves its report, which the next start shows', async (t) => {
     in_flight_at_lock: 3,
     completed: 1,
     aborted: 1,
+    closed: 0,
+    cut_holds: [],
     rejected: 1,
     exit_code: 1,
   });

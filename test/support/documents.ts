@@ -36,6 +36,13 @@ export function checkout(dir: string): string {
   return scratch;
 }
 
+/** A copy of an example in `dir`, with the packages that it names. */
+export function installExample(name: string, dir: string): void {
+  cpSync(join(ROOT, 'examples', name), dir, { recursive: true });
+  const { dependencies } = JSON.parse(readFileSync(join(dir, 'package.json'), 'utf8'));
+  installInto(dir, Object.keys(dependencies));
+}
+
 /** Links packages of ours: nothing that happens in `dir` can change them. */
 export function installInto(dir: string, names: readonly string[]): void {
   for (const name of names) {

@@ -17,6 +17,8 @@ export interface LoadOptions extends Asked {
   readonly connections: number;
   /** What is asked for in turn, where it is not the same each time. */
   readonly turns?: readonly Asked[];
+  /** What is asked for where no two requests are the same. Numbers are from 0. */
+  readonly each?: (number: number) => Asked;
   /** How long one request may take before it is given up as lost. Default 5,000. */
   readonly timeoutMs?: number;
   /**
@@ -60,8 +62,12 @@ export class LedgerClient {
   private constructor(options: LoadOptions) {
     this.#options = options;
     this.#timeoutMs = options.timeoutMs ?? 5_000;
+    const { each } = options;
     const turns = (options.turns ?? [options]).map(bytesOf);
-    this.#bytes = (number) => (turns[number % turns.length] as (typeof turns)[number])(number);
+    this.#bytes = (number) => {
+      const bytes = each === undefined ? turns[number % turns.length] : bytesOf(each(number));
+      return (bytes as (typeof turns)[number])(number);
+    };
     this.#over = Promise.all(Array.from({ length: options.connections }, () => this.#line()));
     if (options.perSecond !== undefined) this.#pace(options.perSecond);
   }

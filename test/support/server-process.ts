@@ -116,7 +116,11 @@ export class ServerProcess {
    * Starts our service from `dist`, with its ops server open and its log on, around an application, or with `guard`, in
    * front of the program in GUARD_COMMAND.
    */
-  static async ours(app: string, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  static async ours(
+    app: string,
+    env: Readonly<Record<string, string>> = {},
+    name = 'master-agent',
+  ): Promise<ServerProcess> {
     const stateDir = mkdtempSync(join(tmpdir(), 'master-agent-bench-'));
     const settings = {
       ...{ NODE_ENV: 'production', HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0' },
@@ -124,7 +128,7 @@ export class ServerProcess {
     };
     const args = [MAIN, app === 'guard' ? app : join(ROOT, app)];
     const options = { env: { ...settings, ...env } };
-    const server = await ServerProcess.serving(process.execPath, args, options, 'master-agent');
+    const server = await ServerProcess.serving(process.execPath, args, options, name);
     void server.exited.then(() => rmSync(stateDir, { recursive: true, force: true }));
     return server;
   }

@@ -30,6 +30,8 @@ const REPORT: ShutdownReport = {
   completed: 0,
   aborted: 0,
   cut: [],
+  closed: 0,
+  cut_holds: [],
   rejected: 0,
   exit_code: 0,
 };

@@ -19,6 +19,8 @@ const DEFAULTS: Record<SettingName, unknown> = {
   app: undefined,
   shutdownTimeoutMs: 30_000,
   shutdownDelayMs: 0,
+  drainSpreadMs: 0,
+  drainTrace: false,
   enableFailSafe: true,
   retryAfter: 5,
   stopBudgetMs: 0,
@@ -120,6 +122,8 @@ const RULES: Record<string, { rule: string; good: Record<string, unknown>; bad: 
   KEEP_ALIVE_TIMEOUT: { rule: SECONDS, good: { 1: 1000 }, bad: NOT_SECONDS },
   REQUEST_TIMEOUT: { rule: SECONDS, good: { 1: 1000 }, bad: NOT_SECONDS },
   HEADERS_TIMEOUT: { rule: SECONDS, good: { 1: 1000 }, bad: NOT_SECONDS },
+  DRAIN_SPREAD: { rule: SECONDS, good: { 5: 5000, '29.9': 29_900 }, bad: NOT_SECONDS },
+  DRAIN_TRACE: { rule: 'true or false', good: { true: true, false: false }, bad: ['on'] },
   ENABLE_FAIL_SAFE: {
     rule: 'true or false',
     good: { true: true, TRUE: true, yes: true, 1: true, false: false, No: false, 0: false },
@@ -252,6 +256,20 @@ t.test('a limit that workers share has something for each of them', async (t) =>
   }
 });
 
+t.test('the telling of streams is over before the deadline', async (t) => {
+  for (const [spread, timeout] of [
+    ['30', '30'],
+    ['31', '30'],
+    ['0.5', '0'],
+  ] as const) {
+    t.strictSame(mistakesOf({ DRAIN_SPREAD: spread, SHUTDOWN_TIMEOUT: timeout }), [
+      `DRAIN_SPREAD: want less than SHUTDOWN_TIMEOUT (${timeout}), or 0, got "${spread}"`,
+    ]);
+  }
+  t.strictSame(mistakesOf({ DRAIN_SPREAD: '29.9', SHUTDOWN_TIMEOUT: '30' }), []);
+  t.strictSame(mistakesOf({ DRAIN_SPREAD: '0', SHUTDOWN_TIMEOUT: '0' }), []);
+});
+
 t.test('two servers cannot share a port, unless each has an address of its own', async (t) => {
   const told = ['OPS_PORT: want another port than PORT, got 9000 for both'];
   const both = { PORT: '9000', OPS_PORT: '9000' };
@@ -337,7 +355,8 @@ t.test('a reload can change the live settings alone', async (t) => {
   t.strictSame(
     SETTINGS.filter(({ change }) => change !== 'reload').map(({ name }) => name),
     [
-      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'APP', 'ENABLE_FAIL_SAFE', 'WORKERS'],
+      ...['HOST', 'PORT', 'OPS_HOST', 'OPS_PORT', 'OPS_ALLOWED_HOSTS', 'APP'],
+      ...['DRAIN_TRACE', 'ENABLE_FAIL_SAFE', 'WORKERS'],
       ...['MAX_HEADER_BYTES', 'LOG_FORMAT', 'STATE_DIR'],
       ...[
         'AUDIT_LOG',

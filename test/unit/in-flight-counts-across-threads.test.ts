@@ -111,3 +111,50 @@ t.test(
     t.equal(inFlight.count, 0);
   },
 );
+
+t.test('what is entered by name is held by it, once, until it leaves', async (t) => {
+  const inFlight = new InFlight();
+  const first = inFlight.enter('job 17');
+  const second = inFlight.of('abc-1').enter('job 17');
+  inFlight.enter();
+  t.equal(inFlight.count, 3);
+  t.match(inFlight.holds, [
+    { name: 'job 17', request: undefined },
+    { name: 'job 17', request: 'abc-1' },
+  ]);
+  first();
+  first();
+  t.equal(inFlight.count, 2);
+  t.match(inFlight.holds, [{ request: 'abc-1' }]);
+  second();
+  t.strictSame(inFlight.holds, []);
+});
+
+t.test('a name has 1 to 128 characters', async (t) => {
+  const inFlight = new InFlight();
+  const want = 'inFlight.enter: want a name of 1 to 128 characters, not all spaces, got ';
+  const wrong: [unknown, string][] = [
+    ['', '""'],
+    [' ', '" "'],
+    ['x'.repeat(129), '129 characters'],
+    [17, 'number'],
+    [null, 'object'],
+  ];
+  for (const [name, got] of wrong)
+    t.throws(() => inFlight.enter(name as string), new TypeError(`${want}${got}`));
+  t.equal(inFlight.count, 0, 'and what is refused is not counted');
+  inFlight.enter('x'.repeat(128));
+  t.equal(inFlight.count, 1);
+});
+
+t.test('after the drain nothing enters', async (t) => {
+  const inFlight = new InFlight();
+  const leave = inFlight.enter();
+  t.equal(inFlight.closeIfIdle(), 1);
+  inFlight.enter('while something is in flight')();
+  leave();
+  t.equal(inFlight.closeIfIdle(), 0);
+  t.throws(() => inFlight.enter('job 18'), /the drain is over/);
+  t.throws(() => new InFlight(inFlight.buffer).enter(), /the drain is over/, 'in another thread, too');
+  t.equal(inFlight.count, 0);
+});

@@ -184,17 +184,17 @@ function sceneOf(scene: Scene) {
     ...{ where: 'nowhere', ready: true, responsive: true, generation: 1 },
     ...{ start: never, open: never, reload: never, status: never, kill: never },
     ...{ reopen: () => undefined, stopOrdered: () => undefined, lose: () => [] },
-    lock: async () => inFlight.count,
+    lock: async () => ({ count: inFlight.count, oldest: [], holds: [] }),
     drained: () => inFlight.drained(),
     cut: async (): Promise<Cut> => {
       forced ||= inFlight.count > 0;
-      return { requests: [], unnamed: inFlight.count };
+      return { requests: [], holds: [], unnamed: inFlight.count };
     },
     drainAcceptQueue: async () => {
       scene.drainAcceptQueue?.();
       return inFlight.count;
     },
-    close: async () => ({ completed: 0, aborted: 0, refused: 0, cut: [], exitCode: ExitCode.Ok }),
+    close: async () => ({ completed: 0, aborted: 0, closed: 0, refused: 0, cut: [], exitCode: ExitCode.Ok }),
   } as unknown as Backend;
   const parts: StopParts = {
     ...{ lifecycle, backend, log, cut: [] },

@@ -1,5 +1,5 @@
 import type { Server } from 'node:http';
-import { type App, type AppSource, loadApp } from '../../app/app.ts';
+import { type App, type AppSource, loadApp, type StopContext } from '../../app/app.ts';
 import type { AuditLog } from '../../audit/audit-log.ts';
 import { assertReloadable, type Config, ConfigError } from '../../config/settings.ts';
 import type {
@@ -16,13 +16,13 @@ import { messageOf } from '../../error.ts';
 import { ExitCode, graverOf, StartError } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import { addServiceRoutes } from '../../ops/routes.ts';
-import { OLDEST } from '../../ops/status.ts';
+import { OLDEST, type OpenHold, type OpenWork } from '../../ops/status.ts';
 import { aborted, seconds, within } from '../../platform/deadline.ts';
 import type { SignalTrap } from '../../platform/signals.ts';
 import { Connections } from '../../server/connections.ts';
 import type { Exchange, ServerContext } from '../../server/exchange.ts';
 import { Gate } from '../../server/gate.ts';
-import { InFlight } from '../../server/in-flight.ts';
+import { type Hold, InFlight } from '../../server/in-flight.ts';
 import { RequestAudit } from '../../server/request-audit.ts';
 import { Router } from '../../server/router.ts';
 import {
@@ -34,14 +34,18 @@ import {
   type ServerParts,
 } from '../../server/server.ts';
 import type { TallySnapshot } from '../../server/tally.ts';
+import { WaitTrace } from '../../server/wait-trace.ts';
 import { AdoptedServers } from './adopted-servers.ts';
 import { type Listener, OwnListener } from './listener.ts';
 import { LoopDelay } from './loop-delay.ts';
 import { hangUp, quietTail } from './quiet-tail.ts';
 import { watchStalledBodies } from './stalled-bodies.ts';
+import { stopStreams } from './stop-streams.ts';
 
 /** How long an application's start() may take to settle after the service was told to stop. */
 const ABANDON_MS = 1_000;
+/** The longest that an application's locked(), and its drained(), are waited for. */
+const HOOK_MS = 5_000;
 
 /** What answers in place of routes of ours. */
 export interface Behind {
@@ -85,7 +89,14 @@ export class InProcess implements Backend {
   #starting: Promise<void> | undefined;
   /** Set once its start() is done: only what has started can be stopped. */
   #app: App | undefined;
-  #atLock = { atMs: 0, completed: 0, aborted: 0, refused: 0 };
+  /** Its locked(), once it is called, and how that has ended. */
+  #locked: Promise<ExitCode> | undefined;
+  #atLock = {
+    ...{ atMs: 0, completed: 0, aborted: 0, closed: 0, refused: 0 },
+    /** The application, if it had started: it alone is told of the lock, and of the end of the drain. */
+    app: undefined as App | undefined,
+  };
+  #endTelling: () => void = () => undefined;
   #endStallWatch: () => void = () => undefined;
   /** Set where the servers are the application's own; they take the place of ours and of its routes. */
   readonly #adopted: AdoptedServers | undefined;
@@ -119,6 +130,7 @@ export class InProcess implements Backend {
       recorder,
       isRehearsal,
       requestAudit: this.#requestAudit,
+      waits: config.drainTrace && isRehearsal !== true ? new WaitTrace() : undefined,
     };
     const application = behind?.application(this.#gate) ?? routed(this.#router);
     this.#http = createHttpServer(this.#parts, application, config);
@@ -184,10 +196,11 @@ export class InProcess implements Backend {
     const app = typeof this.#source === 'string' ? await loadApp(this.#source) : this.#source;
     let part = 'start()';
     try {
-      await app.start?.({ log, config: this.#config, stopping: lifecycle.stopping });
+      const { stopping } = lifecycle;
+      await app.start?.({ log, config: this.#config, stopping, inFlight: this.#inFlight });
       if (lifecycle.state === 'stopped') {
         // The start was abandoned, and this is the last chance to release what it has opened.
-        await app.stop?.();
+        await app.stop?.(this.#stopContext(ABANDON_MS));
         return;
       }
       this.#app = app;
@@ -211,13 +224,9 @@ export class InProcess implements Backend {
 
   status(): BackendStatus {
     const { starting, stopping, overloaded } = this.#gate.refused;
-    const oldest = [...this.#connections.exchanges()]
-      .sort((a, b) => a.startedMs - b.startedMs)
-      .slice(0, OLDEST)
-      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
     return {
       generation: this.#generation,
-      in_flight: { count: this.#inFlight.count, oldest },
+      in_flight: this.#openWork(),
       connections: { open: this.#connections.size, idle: this.#connections.idle },
       rejected: { total: starting + stopping + overloaded, starting, stopping, overloaded },
       tallies: (this.#behind ?? this.#adopted?.labels ?? this.#router).tallies(),
@@ -227,6 +236,15 @@ export class InProcess implements Backend {
       program: null,
       replaced: null,
     };
+  }
+
+  #openWork(): OpenWork {
+    const oldest = [...this.#connections.exchanges()]
+      .sort((a, b) => a.startedMs - b.startedMs)
+      .slice(0, OLDEST)
+      .map(({ id, method, path, ageMs, phase }) => ({ id, method, path, age_ms: Math.round(ageMs), phase }));
+    const holds = this.#inFlight.holds.slice(0, OLDEST).map(describeHold);
+    return { count: this.#inFlight.count, oldest, holds };
   }
 
   async reload({ config }: Settings): Promise<'settings' | 'code and settings'> {
@@ -250,32 +268,57 @@ export class InProcess implements Backend {
   stopOrdered(): void {}
 
   /** May be called again: a worker that has locked itself is still called by its controller. */
-  async lock(): Promise<number> {
+  async lock(): Promise<OpenWork> {
     this.#endStallWatch();
     this.#endStallWatch = watchStalledBodies(this.#connections, (exchange) =>
       this.#host.cut([this.#cutExchange(exchange, 'its body has stalled')]),
     );
     for (const connection of this.#connections) connection.announceClose();
     if (!this.#config.enableFailSafe) this.#listener.close();
-    const { completed, aborted } = this.#connections.outcomes;
-    if (this.#atLock.atMs === 0)
-      this.#atLock = { atMs: performance.now(), completed, aborted, refused: this.#gate.refused.stopping };
-    return this.#inFlight.count;
+    const { completed, aborted, closed } = this.#connections.outcomes;
+    const work = this.#openWork();
+    if (this.#atLock.atMs === 0) {
+      const refused = this.#gate.refused.stopping;
+      this.#atLock = { atMs: performance.now(), completed, aborted, closed, refused, app: this.#app };
+      this.#locked = this.#tellLocked();
+      this.#endTelling = stopStreams([...this.#connections.exchanges()], this.#config.drainSpreadMs);
+    }
+    return work;
   }
 
-  drained(): Promise<void> {
-    return this.#inFlight.drained();
+  async drained(): Promise<void> {
+    // Until it is done the application may still begin work.
+    await this.#locked;
+    await this.#inFlight.drained();
+  }
+
+  #tellLocked(): Promise<ExitCode> | undefined {
+    const { app } = this.#atLock;
+    if (app?.locked === undefined) return undefined;
+    const ms = Math.min(HOOK_MS, (this.#host.lifecycle.order?.deadlineMs ?? 0) - performance.now());
+    // In a later turn of the loop: what has come in this one is refused before application code runs.
+    const told = new Promise(setImmediate).then(() => app.locked?.(this.#stopContext(ms)));
+    return this.#end('locked()', ms, told);
+  }
+
+  #stopContext(ms: number): StopContext {
+    const { lifecycle, log } = this.#host;
+    return { log, reason: lifecycle.order?.reason ?? 'a failed start', deadline: Math.max(0, ms) };
   }
 
   async cut(reason: string): Promise<Cut> {
     const count = this.#inFlight.count;
+    this.#endTelling();
+    // Before a handler learns of its cut, and leaves.
+    const holds = this.#inFlight.holds.map((hold) => ({ ...describeHold(hold), reason }));
+    this.#inFlight.close();
     const exchanges = [...this.#connections.exchanges()];
     const requests = exchanges.map((exchange) => this.#cutExchange(exchange, reason));
-    return { requests, unnamed: Math.max(0, count - requests.length) };
+    return { requests, holds, unnamed: Math.max(0, count - requests.length - holds.length) };
   }
 
   #cutExchange(exchange: Exchange, reason: string): CutRequest {
-    const request = describe(exchange, reason);
+    const request = describe(exchange, reason, this.#parts.waits);
     exchange.cut();
     return request;
   }
@@ -297,7 +340,7 @@ export class InProcess implements Backend {
     this.#listener.close();
     this.#gate.release();
     await quietTail(this.#connections, this.#atLock.atMs);
-    return this.#inFlight.count;
+    return this.#inFlight.closeIfIdle();
   }
 
   /**
@@ -310,8 +353,10 @@ export class InProcess implements Backend {
     await this.#connections.emptied();
   }
 
-  async close({ stopMs }: CloseLimits): Promise<Closed> {
+  async close({ drained, stopMs }: CloseLimits): Promise<Closed> {
+    this.#inFlight.close();
     this.#endStallWatch();
+    this.#endTelling();
     const cut: CutRequest[] = [];
     const hangUpAll = (): Promise<void> =>
       hangUp(this.#gate, this.#connections, (exchange) =>
@@ -320,30 +365,43 @@ export class InProcess implements Backend {
     // Behind the gate of the fail-safe stop connections may stay while the application stops: what comes is refused.
     if (!this.#config.enableFailSafe) await hangUpAll();
     this.#adopted?.drained();
-    const exitCode = await this.#stopApp(stopMs);
+    const exitCode = await this.#stopApp(stopMs, drained);
     await hangUpAll();
     this.#gate.flushSummary();
     this.#loopDelay.end();
+    this.#parts.waits?.end();
     return {
       completed: this.#connections.outcomes.completed - this.#atLock.completed,
       aborted: this.#connections.outcomes.aborted - this.#atLock.aborted,
+      closed: this.#connections.outcomes.closed - this.#atLock.closed,
       refused: this.#gate.refused.stopping - this.#atLock.refused,
       cut,
       exitCode,
     };
   }
 
-  /** Its own signal handlers first: they may need what stop() closes. */
-  async #stopApp(ms: number): Promise<ExitCode> {
+  /** Its drained(), its own signal handlers, then its stop(): they may need what that closes. */
+  async #stopApp(ms: number, drained: boolean): Promise<ExitCode> {
     const { lifecycle, log } = this.#host;
     const byMs = performance.now() + ms;
+    const leftMs = (): number => Math.max(byMs - performance.now(), LEAST_STOP_MS);
+    const lockedCode = (await this.#locked) ?? ExitCode.Ok;
+    const drainedCode = drained ? await this.#tellDrained(ms) : ExitCode.Ok;
     const handlers = this.#signals?.runHandlers(lifecycle.order?.reason) ?? [];
     const names = handlers.map(({ name }) => name).join(', ');
     if (names !== '') log.info(`The application's own handlers were held back and have run: ${names}`);
-    const handlersMs = Math.max(ms - LEAST_STOP_MS, LEAST_STOP_MS);
+    const handlersMs = Math.max(leftMs() - LEAST_STOP_MS, LEAST_STOP_MS);
     const codes = await Promise.all(handlers.map(({ name, done }) => this.#end(name, handlersMs, done)));
-    const leftMs = Math.max(byMs - performance.now(), LEAST_STOP_MS);
-    return [...codes, await this.#end('stop()', leftMs, this.#settleAndStop())].reduce(graverOf);
+    const stopMs = leftMs();
+    const stopped = await this.#end('stop()', stopMs, this.#settleAndStop(stopMs));
+    return [lockedCode, drainedCode, ...codes, stopped].reduce(graverOf);
+  }
+
+  async #tellDrained(ms: number): Promise<ExitCode> {
+    const { app } = this.#atLock;
+    if (app?.drained === undefined) return ExitCode.Ok;
+    const hookMs = Math.min(ms, HOOK_MS);
+    return this.#end('drained()', hookMs, (async () => app.drained?.(this.#stopContext(hookMs)))());
   }
 
   /** Waits for a part of the application's own end. */
@@ -360,7 +418,7 @@ export class InProcess implements Backend {
   }
 
   /** A start that was overtaken gets a moment to settle: only what has started can be stopped. */
-  async #settleAndStop(): Promise<void> {
+  async #settleAndStop(ms: number): Promise<void> {
     if (this.#app === undefined && this.#starting !== undefined) {
       await within(ABANDON_MS, this.#starting).catch((error) =>
         this.#host.log.warn({ err: error }, `The start was abandoned: ${messageOf(error)}`),
@@ -368,14 +426,15 @@ export class InProcess implements Backend {
       // It may have come as far as listening meanwhile.
       this.#listener.close();
     }
-    await this.#app?.stop?.();
+    await this.#app?.stop?.(this.#stopContext(ms));
   }
 
   async kill(): Promise<void> {
     this.#listener.close();
     this.#loopDelay.end();
+    this.#parts.waits?.end();
     try {
-      await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.()));
+      await within(ABANDON_MS, Promise.resolve(this.#app?.stop?.(this.#stopContext(ABANDON_MS))));
     } catch (error) {
       this.#host.log.error({ err: error }, `The application's stop() failed: ${messageOf(error)}`);
     }
@@ -384,11 +443,22 @@ export class InProcess implements Backend {
   lose(): readonly CutRequest[] {
     const exchanges = [...this.#connections.exchanges()];
     for (const exchange of exchanges) this.#requestAudit.ended(exchange, 'cut');
-    return exchanges.map((exchange) => describe(exchange, 'the process ends'));
+    return exchanges.map((exchange) => describe(exchange, 'the process ends', this.#parts.waits));
   }
 }
 
 /** An exchange that is cut. @param reason in words that follow "because" */
-export function describe({ id, method, path, ageMs, phase }: Exchange, reason: string): CutRequest {
-  return { id, method, path, age_ms: Math.round(ageMs), phase, reason };
+export function describe(exchange: Exchange, reason: string, waits?: WaitTrace): CutRequest {
+  const { id, method, path, ageMs, phase, hold, pattern: route } = exchange;
+  const waits_at = waits?.of(exchange);
+  return {
+    ...{ id, method, path, age_ms: Math.round(ageMs), phase, reason },
+    ...(route === undefined ? {} : { route }),
+    ...(hold === undefined ? {} : { hold }),
+    ...(waits_at === undefined ? {} : { waits_at }),
+  };
+}
+
+function describeHold({ name, startedMs, request }: Hold): OpenHold {
+  return { name, age_ms: Math.round(performance.now() - startedMs), request: request ?? null };
 }

@@ -2,6 +2,7 @@ import type { BackendStatus, Closed, CloseLimits, Cut } from '../../control/back
 import type { ExitCode } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
+import type { OpenWork } from '../../ops/status.ts';
 
 /*
  * What a controller and its workers say to each other. The channel keeps the order, and that is what retiring rests
@@ -38,7 +39,7 @@ export interface Calls {
   stopAccepting: { readonly argument: undefined; readonly result: undefined };
   /** Take no more connections and serve those that are open. Comes back when none is left. */
   retire: { readonly argument: undefined; readonly result: undefined };
-  lock: { readonly argument: OrderMessage; readonly result: number };
+  lock: { readonly argument: OrderMessage; readonly result: OpenWork };
   drained: { readonly argument: undefined; readonly result: undefined };
   /** The argument says why, for people. */
   cut: { readonly argument: string; readonly result: Cut };

@@ -1,6 +1,6 @@
 import type { BackendStatus, Closed } from '../../control/backend.ts';
 import { ExitCode } from '../../exit-code.ts';
-import type { LoopDelayFigures } from '../../ops/status.ts';
+import { type LoopDelayFigures, OLDEST, type OpenWork } from '../../ops/status.ts';
 import type { TallySnapshot } from '../../server/tally.ts';
 
 /** What workers that have left had counted: a counter must not fall because a process has gone. */
@@ -41,6 +41,20 @@ function add(a: TallySnapshot, b: TallySnapshot): TallySnapshot {
   };
 }
 
+/** What all of them have in flight. */
+export function sumWork(all: readonly OpenWork[]): OpenWork {
+  const oldest = <T extends { readonly age_ms: number }>(pick: (work: OpenWork) => readonly T[]): T[] =>
+    all
+      .flatMap(pick)
+      .sort((a, b) => b.age_ms - a.age_ms)
+      .slice(0, OLDEST);
+  return {
+    count: all.reduce((total, { count }) => total + count, 0),
+    oldest: oldest(({ oldest }) => oldest),
+    holds: oldest(({ holds }) => holds),
+  };
+}
+
 /** Of several event loops the one that is latest. */
 export function latestLoop(statuses: readonly BackendStatus[]): LoopDelayFigures | null {
   const all = statuses.flatMap(({ event_loop }) => (event_loop === null ? [] : [event_loop]));
@@ -68,6 +82,7 @@ export function sumClosed(all: readonly Closed[]): Closed {
   return {
     completed: sum(({ completed }) => completed),
     aborted: sum(({ aborted }) => aborted),
+    closed: sum(({ closed }) => closed),
     refused: sum(({ refused }) => refused),
     cut: all.flatMap(({ cut }) => cut),
     exitCode: GRAVEST.find((code) => all.some(({ exitCode }) => exitCode === code)) ?? ExitCode.Ok,

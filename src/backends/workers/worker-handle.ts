@@ -6,6 +6,7 @@ import { ExitCode } from '../../exit-code.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
 import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
+import type { OpenWork } from '../../ops/status.ts';
 import { afterReading, within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { unread } from '../../platform/listen.ts';
@@ -163,11 +164,12 @@ export class WorkerHandle {
   }
 
   /** What it has in flight, as it says itself, or as it has noted when it says nothing. */
-  get inFlight(): BackendStatus['in_flight'] {
+  get inFlight(): OpenWork {
     if (this.status !== undefined && performance.now() - this.heardMs < FRESH_MS)
       return this.status.in_flight;
     const { requests, unnamed } = this.#noted;
-    return { count: requests.size + unnamed, oldest: [...requests.values()] };
+    const holds = this.status?.in_flight.holds ?? [];
+    return { count: requests.size + unnamed + holds.length, oldest: [...requests.values()], holds };
   }
 
   get #noted(): Flight {
@@ -224,15 +226,15 @@ export class WorkerHandle {
     this.tell({ type: 'stop ordered', order: messageOf(order) });
   }
 
-  /** @returns how many requests are in flight, as last heard of when it does not answer soon */
-  async lock(order: StopOrder): Promise<number> {
-    let count: number | undefined;
+  /** @returns what is in flight, as last heard of when it does not answer soon */
+  async lock(order: StopOrder): Promise<OpenWork> {
+    let work: OpenWork | undefined;
     const answered = this.#call('lock', messageOf(order)).then((inFlight) => {
-      count = inFlight;
+      work = inFlight;
     });
-    if (!this.#hasServed) return 0;
+    if (!this.#hasServed) return NOTHING;
     await within(COUNT_MS, answered);
-    return count ?? (this.alive ? this.inFlight.count : 0);
+    return work ?? (this.alive ? this.inFlight : NOTHING);
   }
 
   /** A worker that has not served yet has nothing in flight. */
@@ -242,7 +244,7 @@ export class WorkerHandle {
 
   /** One that does not answer is blocked, and killed: what it had in flight it has noted. */
   async cut(reason: string): Promise<Cut & { readonly blocked: boolean }> {
-    if (!this.#hasServed) return { requests: [], unnamed: 0, blocked: false };
+    if (!this.#hasServed) return { requests: [], holds: [], unnamed: 0, blocked: false };
     let cut: Cut | undefined;
     const answered = this.#call('cut', reason).then((result) => {
       cut = result;
@@ -250,14 +252,17 @@ export class WorkerHandle {
     await within(CUT_MS, answered);
     if (cut !== undefined) return { ...cut, blocked: false };
     // What one had that has died by itself was told then.
-    if (this.state === 'gone') return { requests: [], unnamed: 0, blocked: false };
+    if (this.state === 'gone') return { requests: [], holds: [], unnamed: 0, blocked: false };
     this.state = 'cut';
     this.kill();
     await within(REAP_MS, this.ended);
     const requests = this.lost.requests.map((request) => ({ ...request, reason }));
-    // What blocks it is at least one piece of work; what the application holds is in no note.
-    const count = Math.max(requests.length + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
-    return { requests, unnamed: count - requests.length, blocked: true };
+    // What the application holds is in no note, so it is what was last heard of.
+    const holds = (this.status?.in_flight.holds ?? []).map((hold) => ({ ...hold, reason }));
+    const named = requests.length + holds.length;
+    // What blocks it is at least one piece of work.
+    const count = Math.max(named + this.lost.unnamed, this.status?.in_flight.count ?? 0, 1);
+    return { requests, holds, unnamed: count - named, blocked: true };
   }
 
   async closeQueue(): Promise<void> {
@@ -277,8 +282,9 @@ export class WorkerHandle {
   /** @returns whether it has left by itself */
   async close(given: CloseLimits): Promise<boolean> {
     // A start that does not settle is not waited for any longer than one in this process would be.
+    const { drained } = given;
     const { stopMs, closeMs } = this.#hasServed ? given : { stopMs: ABANDON_MS, closeMs: ABANDON_MS };
-    void this.#call('close', { stopMs, closeMs: closeMs - END_MS }).then((closed) => {
+    void this.#call('close', { drained, stopMs, closeMs: closeMs - END_MS }).then((closed) => {
       this.closed = closed;
     });
     if (await within(closeMs, this.ended)) return true;
@@ -403,10 +409,13 @@ function messageOf({ reason, orderedAt, lockAtMs, deadlineMs }: StopOrder): Orde
   };
 }
 
+const NOTHING: OpenWork = { count: 0, oldest: [], holds: [] };
+
 /** What a worker that has ended without having closed has come to. */
 export const UNCLOSED: Closed = {
   completed: 0,
   aborted: 0,
+  closed: 0,
   refused: 0,
   cut: [],
   exitCode: ExitCode.Forced,

@@ -195,11 +195,11 @@ export class WorkerPool {
     const inTime = await within(timeoutMs, Promise.race([worker.drained(), stopped]));
     if (this.#stopping) return;
     if (!inTime) {
-      const { requests, blocked } = await worker.cut('the time is over');
+      const { requests, holds, blocked } = await worker.cut('the time is over');
       if (blocked) this.#sayBlocked(worker);
-      this.#host.cut(requests);
+      this.#host.cut(requests, holds);
     }
-    await this.close(worker, { stopMs: FLUSH_MS, closeMs: FLUSH_MS });
+    await this.close(worker, { drained: inTime, stopMs: FLUSH_MS, closeMs: FLUSH_MS });
   }
 
   /** Has a worker stop its application and leave. */

@@ -11,6 +11,7 @@ import { ExitCode, StartError } from '../../exit-code.ts';
 import type { CutRequest, ShutdownReport } from '../../lifecycle/last-shutdown.ts';
 import { Lifecycle, type StopOrder } from '../../lifecycle/lifecycle.ts';
 import type { AdminAnswer, AdminRequest } from '../../ops/admin.ts';
+import type { OpenWork } from '../../ops/status.ts';
 import { within } from '../../platform/deadline.ts';
 import { type Deferred, deferred } from '../../platform/deferred.ts';
 import { createLogger } from '../../platform/logger.ts';
@@ -238,7 +239,7 @@ class Worker {
     }
   }
 
-  #lock(order: StopOrder): Promise<number> {
+  #lock(order: StopOrder): Promise<OpenWork> {
     this.#lifecycle.orderStop(order);
     this.#lifecycle.lock();
     return this.#backend.lock();

@@ -12,7 +12,7 @@ import type {
 } from '../../control/backend.ts';
 import type { CutRequest } from '../../lifecycle/last-shutdown.ts';
 import type { StopOrder } from '../../lifecycle/lifecycle.ts';
-import { OLDEST } from '../../ops/status.ts';
+import type { OpenWork } from '../../ops/status.ts';
 import { mostConnections } from '../../platform/descriptors.ts';
 import {
   handedSocket,
@@ -28,7 +28,7 @@ import { closeAcceptQueue } from '../accept-queue.ts';
 import { ACCEPT_OPTIONS } from './handed-listener.ts';
 import { BEAT_MS } from './messages.ts';
 import { makePlan } from './plan.ts';
-import { latestLoop, sumClosed, sumRejected, sumTallies } from './totals.ts';
+import { latestLoop, sumClosed, sumRejected, sumTallies, sumWork } from './totals.ts';
 import { UNCLOSED, type WorkerHandle } from './worker-handle.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -113,13 +113,9 @@ export class Workers implements Backend {
     const sum = (pick: (status: BackendStatus) => number): number =>
       statuses.reduce((total, status) => total + pick(status), 0);
     const inFlight = all.map((worker) => worker.inFlight);
-    const oldest = inFlight.flatMap(({ oldest }) => oldest).sort((a, b) => b.age_ms - a.age_ms);
     return {
       generation: this.generation,
-      in_flight: {
-        count: inFlight.reduce((total, { count }) => total + count, 0),
-        oldest: oldest.slice(0, OLDEST),
-      },
+      in_flight: sumWork(inFlight),
       connections: {
         open: sum(({ connections }) => connections.open),
         idle: sum(({ connections }) => connections.idle),
@@ -161,10 +157,9 @@ export class Workers implements Backend {
     this.#stopping = this.#pool.all;
   }
 
-  async lock(order: StopOrder): Promise<number> {
+  async lock(order: StopOrder): Promise<OpenWork> {
     if (!this.#config.enableFailSafe) this.#close();
-    const counts = await Promise.all(this.#stopping.map((worker) => worker.lock(order)));
-    return counts.reduce((sum, count) => sum + count, 0);
+    return sumWork(await Promise.all(this.#stopping.map((worker) => worker.lock(order))));
   }
 
   async drained(): Promise<void> {
@@ -175,6 +170,7 @@ export class Workers implements Backend {
     const cuts = await this.#pool.cutAll(reason);
     return {
       requests: cuts.flatMap(({ requests }) => requests),
+      holds: cuts.flatMap(({ holds }) => holds),
       unnamed: cuts.reduce((sum, { unnamed }) => sum + unnamed, 0),
     };
   }

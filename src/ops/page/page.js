@@ -174,17 +174,21 @@ function setBar(id, value, most) {
 }
 
 function showRequests() {
-  const { count, oldest } = view.status.in_flight;
+  const { count, oldest, holds = [] } = view.status.in_flight;
   const stopping = goneAt === undefined && view.status.shutdown !== null;
   const since = goneAt === undefined ? performance.now() - heardMs : 0;
   text('oldest-title', stopping ? 'It waits for' : 'Oldest requests in flight');
   fill(
     'requests',
     ['number', 'method', 'path', '', 'id'],
-    oldest.map(({ id, method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase, id]),
+    [
+      ...oldest.map(({ id, method, path, age_ms, phase }) => [age(age_ms + since), method, path, phase, id]),
+      ...holds.map(({ name, age_ms, request }) => [age(age_ms + since), 'hold', name, 'held', request ?? '']),
+    ],
   );
-  byId('request-table').hidden = oldest.length === 0;
-  const more = count - oldest.length;
+  const shown = oldest.length + holds.length;
+  byId('request-table').hidden = shown === 0;
+  const more = count - shown;
   text('more', count === 0 ? 'None.' : more > 0 ? `and ${more} more` : '');
 }
 
@@ -250,10 +254,14 @@ function lastText(last) {
   if (last.unclean)
     return `UNCLEAN: process ${last.pid}, started ${day(last.started_at)}, ended without a shutdown`;
   const what = last.exit_code === 0 ? 'clean' : `exit ${last.exit_code}`;
-  const cut = last.cut.map(({ method, path, age_ms }) => `${method} ${path} after ${age(age_ms)}`).join('; ');
+  const named = [
+    ...last.cut.map(({ method, path, age_ms }) => ({ what: `${method} ${path}`, age_ms })),
+    ...(last.cut_holds ?? []).map(({ name, age_ms }) => ({ what: `hold ${name}`, age_ms })),
+  ];
+  const cut = named.map(({ what, age_ms }) => `${what} after ${age(age_ms)}`).join('; ');
   return (
     `${what}: ${last.reason}, ${day(last.stopped_at)}, ${last.duration_seconds} s; ${last.completed} completed, ` +
-    `${last.rejected} refused, ${last.cut.length === 0 ? 'none cut' : `${last.cut.length} cut: ${cut}`}`
+    `${last.rejected} refused, ${named.length === 0 ? 'none cut' : `${named.length} cut: ${cut}`}`
   );
 }
 
