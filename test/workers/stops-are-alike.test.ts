@@ -168,10 +168,11 @@ for (const [name, stop] of Object.entries(STOPS)) {
       ...others.map((other) => play(t, stop, other)),
     ]);
     for (const [index, other] of told.entries()) {
-      t.strictSame(other.lines, one.lines, `the log of a ${others[index]}`);
-      t.strictSame(other.report, one.report, 'the report');
-      t.strictSame(other.records, one.records, 'the audit log');
-      t.equal(other.code, one.code, 'the exit code');
+      const want = others[index] === 'program' ? withoutRoutes(one) : one;
+      t.strictSame(other.lines, want.lines, `the log of a ${others[index]}`);
+      t.strictSame(other.report, want.report, 'the report');
+      t.strictSame(other.records, want.records, 'the audit log');
+      t.equal(other.code, want.code, 'the exit code');
     }
     t.ok(
       one.lines.some((line) => line.includes('Initiating graceful shutdown')),
@@ -193,6 +194,15 @@ t.test('an audit log that was not closed is told of by one process and by worker
     await next.service.exited;
   }
 });
+
+/** The routes of a program are its own: the gate in front of it does not know them. */
+function withoutRoutes(told: Told): Told {
+  return {
+    ...told,
+    lines: told.lines.filter((line) => !/^WARNING: Where \S+ \S+ was: route \S+$/.test(line)),
+    report: { ...told.report, cut: (told.report.cut ?? []).map(({ route: _, ...rest }) => rest) },
+  };
+}
 
 async function play(t: Test, stop: Stop, by: 'process' | 'worker' | 'program'): Promise<Told> {
   const { env = {}, app } = stop;
