@@ -60,7 +60,10 @@ function report(): void {
       rolledBack: total(({ unanswered }) => unanswered.rolledBack),
       committed: total(({ unanswered }) => unanswered.committed),
       byId: total(({ unanswered }) => unanswered.byId),
-      wrong: total(wrongIn),
+      differ: total(({ disagreements, unsettled }) =>
+        sum([disagreements, unsettled].map((all) => Object.values(all).flat().length)),
+      ),
+      otherExits: total(({ isAsExpected }) => (isAsExpected ? 0 : 1)),
       lingeredMs: played.map(({ lingeredMs }) => lingeredMs),
     };
   });
@@ -74,12 +77,12 @@ function report(): void {
     table(
       [
         ...['', 'transfers', '200', '503', 'cut', 'no answer: rolled back', 'committed', 'decided by id'],
-        ...['accounts differ', 'last session gone after, ms'],
+        ...['accounts differ', 'other exits', 'last session gone after, ms'],
       ],
       lines.map((line) => [
         line.name,
         ...[line.transfers, line.answered, line.refused, line.cut].map(String),
-        ...[line.rolledBack, line.committed, line.byId, line.wrong].map(String),
+        ...[line.rolledBack, line.committed, line.byId, line.differ, line.otherExits].map(String),
         medianAndSpread(line.lingeredMs, 0),
       ]),
     ),

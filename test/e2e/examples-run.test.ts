@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { io } from 'socket.io-client';
 import t, { type Test } from 'tap';
@@ -125,6 +125,8 @@ for (const name of readdirSync(join(ROOT, 'examples')).filter((name) => name !==
 for (const name of ['postgres', 'jobs']) {
   t.test(`make run-${name} serves it, and Ctrl-C ends it with its database`, async (t) => {
     const dir = tempDir(t);
+    // As root, the database is run by another user.
+    chmodSync(dir, 0o755);
     const env = {
       ...{ HOST: '127.0.0.1', PORT: '0', OPS_PORT: '0', LOG_FORMAT: 'text', TMPDIR: dir },
       ...{ STATE_DIR: join(dir, 'state'), PID_FILE: join(dir, 'state/pid') },
