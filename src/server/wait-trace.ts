@@ -55,8 +55,7 @@ export class WaitTrace {
       const waits = type === 'PROMISE' ? this.#current.getStore() : undefined;
       if (waits !== undefined) this.#note(waits, id, trigger);
     },
-    // An await that goes on; nothing resolves its promise.
-    before: (id) => this.#over(id),
+    // Also of an await, once it has gone on.
     promiseResolve: (id) => this.#over(id),
   }).enable();
 

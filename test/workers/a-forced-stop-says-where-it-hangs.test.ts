@@ -14,6 +14,12 @@ async function charge(inFlight) {
   await new Promise((resolve) => setTimeout(resolve, 5));
   await new Promise(() => {}); // LINE charge
 }
+async function hangs() {
+  await never; // LINE hangs
+}
+async function shortly() {
+  await new Promise((resolve) => setTimeout(resolve, 5));
+}
 async function pay(inFlight) {
   await charge(inFlight); // LINE pay
 }
@@ -37,6 +43,10 @@ export default {
         await never; // LINE inner
       })(); // LINE atOnce
     });
+    router.get('/past', (request, response) => {
+      void hangs();
+      void shortly();
+    });
     router.mount('/express', mounted);
   },
 };
@@ -50,7 +60,7 @@ for (const workers of [0, 2]) {
   t.test(`WORKERS=${workers}: each request that is cut says where its handler waits`, async (t) => {
     const env = { SHUTDOWN_TIMEOUT: '1', DRAIN_TRACE: 'true' };
     const pool = await WorkersService.running(t, { workers, app: APP, env });
-    const paths = ['/orders/17', '/callback', '/at-once', '/express/deep'];
+    const paths = ['/orders/17', '/callback', '/at-once', '/past', '/express/deep'];
     for (const path of paths) (await pool.connect()).get(path);
     await pool.service.statusWhen(({ in_flight }) => in_flight.count === paths.length + 1);
     pool.service.signal('SIGTERM');
@@ -66,6 +76,7 @@ for (const workers of [0, 2]) {
       '/orders/17': `route /orders/:id; holding "the card"; waiting at charge \\(${place('charge')}\\), async pay \\(${place('pay')}\\), async order \\(${place('order')}\\)`,
       '/callback': 'waiting for no promise',
       '/at-once': `waiting at inner \\(${place('inner')}\\), (atOnce|Object.atOnce|order) \\(${place('atOnce')}\\).*`,
+      '/past': `waiting at hangs \\(${place('hangs')}\\).*`,
       '/express/deep': `route /express/\\*; waiting at ${place('express')}.*`,
     };
     for (const [path, where] of Object.entries(waits))

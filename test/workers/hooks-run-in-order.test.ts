@@ -163,6 +163,38 @@ t.test('work that begins after the lock is waited for, and after the drain it ca
   t.match(refused, [/the drain is over/, /the drain is over/]);
 });
 
+t.test('what locked() begins at its end is waited for', async (t) => {
+  let start: StartContext | undefined;
+  let finish: () => void = () => undefined;
+  let leave: () => void = () => undefined;
+  const told: string[] = [];
+  const made = embedded(t, {
+    app: {
+      start: (context) => {
+        start = context;
+      },
+      async locked() {
+        // Longer than the quiet tail: nothing else keeps the drain from being over.
+        await new Promise<void>((resolve) => {
+          finish = resolve;
+        });
+        leave = start?.inFlight.enter('the last batch') ?? leave;
+      },
+      drained: () => told.push('drained'),
+    },
+  });
+  await made.service.start();
+  const stopped = made.service.stop();
+  for (let turns = 0; turns < 20; turns += 1) t.equal((await made.ask('/')).status, 503, 'it still listens');
+  finish();
+  await made.ask('/');
+  t.match(made.service.status().in_flight.holds, [{ name: 'the last batch' }]);
+  t.strictSame(told, []);
+  leave();
+  t.equal((await stopped).exit_code, 0);
+  t.strictSame(told, ['drained']);
+});
+
 t.test('failSafe takes the hooks of a program whose server is its own', async (t) => {
   const told: string[] = [];
   const hook =
