@@ -12,7 +12,8 @@ t.test(
   'in every state: nothing smuggled, every answer whole, a clean stop, an audit log that verifies',
   async (t) => {
     const { failures, dispatches } = await fuzz({ seed: SEED, forMs: 0, round: CASES });
-    for (const failure of failures) t.fail(`seed ${SEED}: ${failure.wrong}: ${JSON.stringify(failure).slice(0, 2_000)}`);
+    for (const failure of failures)
+      t.fail(`seed ${SEED}: ${failure.wrong}: ${JSON.stringify(failure).slice(0, 2_000)}`);
     t.equal(failures.length, 0);
     t.ok(dispatches > 0, 'the gate was open in some of them');
   },
@@ -22,7 +23,8 @@ t.test(
   'in front of a program: nothing reaches it that the gate has not admitted, and nothing is read in two ways',
   async (t) => {
     const { failures, dispatches } = await fuzz({ seed: SEED, forMs: 0, round: CASES, guards: true });
-    for (const failure of failures) t.fail(`seed ${SEED}: ${failure.wrong}: ${JSON.stringify(failure).slice(0, 2_000)}`);
+    for (const failure of failures)
+      t.fail(`seed ${SEED}: ${failure.wrong}: ${JSON.stringify(failure).slice(0, 2_000)}`);
     t.equal(failures.length, 0);
     t.ok(dispatches > 0, 'the gate was open in some of them');
   },
