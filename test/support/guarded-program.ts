@@ -16,6 +16,8 @@ export interface GuardedOptions {
   /** Default: the program on a Unix socket. */
   readonly command?: readonly string[];
   readonly nodeArgs?: readonly string[];
+  /** Of a run before this one, to go on in. Default: a new one. */
+  readonly dir?: string;
 }
 
 /** `master-agent guard` with its program, in a directory of its own. */
@@ -32,10 +34,9 @@ export class GuardedProgram {
 
   static spawn(
     t: Test,
-    { habit = '', env = {}, command, nodeArgs = [] }: GuardedOptions = {},
+    { habit = '', env = {}, command, nodeArgs = [], dir = tempDir(t) }: GuardedOptions = {},
   ): GuardedProgram {
-    const dir = tempDir(t);
-    mkdirSync(join(dir, 'doors'));
+    mkdirSync(join(dir, 'doors'), { recursive: true });
     const words = command ?? [process.execPath, PROGRAM, '{socket}', habit];
     const service = ServiceProcess.spawn(t, {
       args: ['guard', '--', ...words],
@@ -90,8 +91,19 @@ export class GuardedProgram {
 
   /** Ids of requests in the order in which the program has seen them. */
   get ledger(): string[] {
+    return this.#seen.map(([id]) => id);
+  }
+
+  /** Their targets, in the same order. */
+  get targets(): string[] {
+    return this.#seen.map(([, target]) => target);
+  }
+
+  get #seen(): [id: string, target: string][] {
     const file = join(this.dir, 'ledger');
-    return existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : [];
+    if (!existsSync(file)) return [];
+    const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+    return lines.map((line) => line.split(' ') as [string, string]);
   }
 
   /** The instances that serve, when there are as many as there should be and nobody else. */
