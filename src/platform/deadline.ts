@@ -2,13 +2,20 @@
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
- * Waits for `settled`, at most `ms` milliseconds. The timer is cancelled when the promise settles first.
+ * Waits for `settled`, at most `ms` milliseconds and never less: a timer knows whole milliseconds alone and may fire
+ * almost two of them early, so such a one is set again. The timer is cancelled when the promise settles first.
  * @returns true when the promise was fulfilled in time, false at the deadline.
  * @throws what the promise rejects with, when it rejects in time.
  */
 export function within(ms: number, settled: Promise<unknown>): Promise<boolean> {
+  const endMs = performance.now() + ms;
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, Math.min(Math.max(ms, 0), LONGEST_TIMER_MS), false);
+    let timer = setTimeout(expire, delay(ms));
+    function expire(): void {
+      const leftMs = endMs - performance.now();
+      if (leftMs > 0) timer = setTimeout(expire, delay(leftMs));
+      else resolve(false);
+    }
     settled.then(
       () => {
         clearTimeout(timer);
@@ -20,6 +27,10 @@ export function within(ms: number, settled: Promise<unknown>): Promise<boolean> 
       },
     );
   });
+}
+
+function delay(ms: number): number {
+  return Math.min(Math.max(ms, 0), LONGEST_TIMER_MS);
 }
 
 /**

@@ -21,6 +21,15 @@ t.test('what does not settle in time is false', async (t) => {
   t.equal(await within(Number.NEGATIVE_INFINITY, never), false);
 });
 
+t.test('a wait is never shorter than asked for, not by a part of a millisecond', async (t) => {
+  for (let times = 0; times < 50; times += 1) {
+    const beganMs = performance.now();
+    await within(2.9, never);
+    const tookMs = performance.now() - beganMs;
+    if (tookMs < 2.9) t.fail(`it took ${tookMs} ms`);
+  }
+});
+
 t.test('a rejection goes through, and cancels the timer too', async (t) => {
   const before = timers();
   await t.rejects(within(3_600_000, Promise.reject(new Error('broken'))), { message: 'broken' });
