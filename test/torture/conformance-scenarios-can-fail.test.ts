@@ -36,8 +36,15 @@ for (const scenario of SCENARIOS) {
   t.test(scenario.name, { buffered: !isLoad }, async (t) => {
     const ours = play(scenario, OURS);
     if (isLoad) await ours;
-    const [right, wrong] = await Promise.all([ours, play(scenario, naive(scenario))]);
+    const [right, wrong] = await Promise.all([ours, playUntilItFails(scenario)]);
     t.equal(right.pass, true, `our service: ${right.outcome}`);
     t.equal(wrong.pass, false, `${naive(scenario).split(' ').at(-1)}: ${wrong.outcome}`);
   });
+}
+
+/** What arrives in the instant of the signal may have been answered before it: that is chance, three times it is not. */
+async function playUntilItFails(scenario: Scenario): ReturnType<typeof play> {
+  let verdict = await play(scenario, naive(scenario));
+  for (let plays = 1; verdict.pass && plays < 3; plays += 1) verdict = await play(scenario, naive(scenario));
+  return verdict;
 }
