@@ -37,7 +37,7 @@ const LIMIT_MS = positionals.some((name) => /torture|e2e/.test(name)) ? 600_000 
 /** tap's own limit for a file is 30 s. */
 const TAP_LIMIT = { TAP_TIMEOUT: String(LIMIT_MS / 1000) };
 /** For what a file has started to end by itself, once its own process has. */
-const LEAVE_MS = 5_000;
+const LEAVE_MS = 15_000;
 /** Every process that a test starts inherits this variable. */
 const MARK = 'MASTER_AGENT_TEST_RUN';
 /** One more than processors: some always wait for a deadline. */

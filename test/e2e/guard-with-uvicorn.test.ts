@@ -25,6 +25,7 @@ const NOT_BY_UVICORN = ['leave-when-client-gone'];
 interface Verdict {
   readonly name: string;
   readonly pass: boolean;
+  readonly outcome: string;
 }
 
 t.test('the example passes its own tests', async (t) => {
@@ -44,10 +45,8 @@ t.test('FastAPI under uvicorn, unchanged, stops as it should in each scenario', 
   });
   const { scenarios }: { scenarios: readonly Verdict[] } = JSON.parse(stdout || `{"scenarios":[]}`);
   t.ok(scenarios.length > 80, stderr.slice(-2_000));
-  t.strictSame(
-    scenarios.filter(({ pass }) => !pass).filter(({ name }) => !NOT_BY_UVICORN.includes(name)),
-    [],
-  );
+  for (const { name, pass, outcome } of scenarios)
+    if (!NOT_BY_UVICORN.includes(name)) t.ok(pass, `${name}: ${outcome}`);
 });
 
 t.test('reloads of uvicorn lose no request, and a kill answers each', async (t) => {
