@@ -85,20 +85,20 @@ export class SignalTrap {
     }) as typeof process.exit;
     // For those who import them by name.
     syncBuiltinESMExports();
+    // Node binds the process.emit that it finds to a signal with the first listener for it, so earlier ones are added anew.
+    // Now, not when a server listens: a signal that Node has not told of yet is lost with the last listener.
+    for (const signal of SIGNALS) {
+      const earlier = process.rawListeners(signal) as Listener[];
+      process.removeAllListeners(signal);
+      for (const listener of earlier) process.on(signal, listener);
+    }
     if (mode === 'trapping') this.trap();
   }
 
   trap(): void {
-    if (this.#mode === 'trapping') return;
-    // Node binds the process.emit that it finds to a signal with the first listener for it, so earlier ones are added anew.
-    const earlier = SIGNALS.map((signal) => [signal, process.rawListeners(signal) as Listener[]] as const);
-    for (const signal of SIGNALS) process.removeAllListeners(signal);
     this.#mode = 'trapping';
     const listen = (): void => undefined;
-    for (const [signal, listeners] of earlier) {
-      process.on(signal, listen).off(signal, listen);
-      for (const listener of listeners) process.on(signal, listener);
-    }
+    for (const signal of SIGNALS) process.on(signal, listen).off(signal, listen);
   }
 
   /** From now on signals reach `actions`; those that came earlier do so now, in their order. */

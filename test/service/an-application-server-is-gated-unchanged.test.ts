@@ -85,6 +85,21 @@ t.test('a client that connects the moment it listens gets the answer of the appl
   await service.accepting();
 });
 
+t.test(
+  'a SIGTERM in the turn of the loop in which it listens is obeyed, whatever handlers it has',
+  async (t) => {
+    const program = join(tempDir(t), 'server.mjs');
+    const text = `import { createServer } from 'node:http';
+    process.on('SIGTERM', () => console.log('its own handler'));
+    createServer().listen(0, '127.0.0.1');
+    process.kill(process.pid, 'SIGTERM');`;
+    writeFileSync(program, text);
+    const service = ServiceProcess.spawn(t, { program, args: [], nodeArgs: ['--import', REGISTER] });
+    t.strictSame(await service.exited, { code: 0, signal: null });
+    t.match(service.output, /Received signal 15[\s\S]*its own handler/);
+  },
+);
+
 t.test('servers of one process are one service, and UNGATED_PORTS stay open', async (t) => {
   const reserved = createServer().listen(0, '127.0.0.1');
   await once(reserved, 'listening');
