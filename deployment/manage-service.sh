@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: manage-service.sh COMMAND
+usage: manage-service.sh [--guard NAME] COMMAND
 
   start                  start it; comes back when it accepts requests
   stop                   stop it and show the drain; exits as the service did (0 all completed, 1 requests were cut)
@@ -20,6 +20,11 @@ usage: manage-service.sh COMMAND
                          audit log and user too
   help                   this
 
+  --guard NAME           each of these for the program NAME behind the gate, an instance of master-agent-guard@.service that
+                         runs in /opt/NAME and has its settings in /etc/master-agent/NAME.env. install makes that file
+                         beside what it installs otherwise; uninstall leaves the service and other programs alone. Needs
+                         systemd
+
 Where the unit master-agent.service is installed all goes through systemctl (start, stop, restart and reload as root).
 Elsewhere the service is a background process of this directory: its PID file is var/master-agent.pid, its log
 logs/app.log.
@@ -29,12 +34,13 @@ variables: PID_FILE, LOG_FILE, START_WAIT (90: seconds until a start has failed)
 TEXT
 }
 
-readonly UNIT=master-agent.service SOCKET=master-agent.socket ACCOUNT=master-agent
+readonly SERVICE=master-agent.service SOCKET=master-agent.socket TEMPLATE=master-agent-guard@.service ACCOUNT=master-agent
 HOME_DIR=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 readonly HOME_DIR
 readonly DESTDIR=${DESTDIR:-} PREFIX=${PREFIX:-/opt/master-agent} START_WAIT=${START_WAIT:-90}
-readonly ETC=/etc/master-agent STATE=/var/lib/master-agent UNITS=/etc/systemd/system LOGROTATE=/etc/logrotate.d
-readonly SETTINGS=$ETC/master-agent.env CREDENTIAL=/etc/credstore/master-agent.admin-token
+readonly ETC=/etc/master-agent UNITS=/etc/systemd/system LOGROTATE=/etc/logrotate.d
+# Of the service, or of the program that --guard names.
+GUARD='' UNIT=$SERVICE STATE=/var/lib/master-agent SETTINGS=$ETC/master-agent.env CREDENTIAL=/etc/credstore/master-agent.admin-token
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
@@ -63,10 +69,27 @@ need_built() {
 }
 
 need_root() {
-  [ "$(id -u)" -eq 0 ] || fail "$1 needs root: sudo $0 $1"
+  [ "$(id -u)" -eq 0 ] || fail "$1 needs root: sudo $ME $1"
+}
+
+# The command line, for what a person is told to run.
+ME=$0
+
+choose_guard() {
+  [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || fail "--guard: want a name of letters, digits, dots, dashes and underscores, got \"$1\"" 78
+  [ "$1" != master-agent ] || fail '--guard: want another name than master-agent: the service has its settings there' 78
+  GUARD=$1 UNIT=master-agent-guard@$1.service STATE=/var/lib/master-agent-$1 SETTINGS=$ETC/$1.env
+  CREDENTIAL=/etc/credstore/master-agent.$1.admin-token ME="$0 --guard $1"
 }
 
 is_systemd() {
+  if [ -n "$GUARD" ]; then
+    if [ "${MANAGE_WITH:-systemd}" != systemd ] || [ ! -d /run/systemd/system ]; then
+      fail "--guard needs systemd. Where there is none: node dist/main.js guard -- COMMAND"
+    fi
+    systemctl cat "$UNIT" >/dev/null 2>&1 || fail "$TEMPLATE is not installed. Install it: sudo $ME install"
+    return 0
+  fi
   case ${MANAGE_WITH:-} in
     systemd) return 0 ;;
     pid-file) return 1 ;;
@@ -82,13 +105,13 @@ is_count() { [[ $1 =~ ^[0-9]+$ ]]; }
 
 property() { systemctl show --property="$1" --value "$UNIT"; }
 
-is_socket_on() { systemctl is-active --quiet "$SOCKET"; }
+is_socket_on() { [ -z "$GUARD" ] && systemctl is-active --quiet "$SOCKET"; }
 
 tell_failure() {
   warn "$1: $(property Result), exit $(property ExecMainStatus). The end of its log:"
   journalctl --unit="$UNIT" --no-pager --lines=10 --output=cat >&2 || true
   case $(property ExecMainStatus) in
-    75) warn "It is latched by an emergency shutdown. When it may start again: $0 unlatch --reason '…', then $0 start" ;;
+    75) warn "It is latched by an emergency shutdown. When it may start again: $ME unlatch --reason '…', then $ME start" ;;
     78) warn "Its settings are in $SETTINGS" ;;
   esac
 }
@@ -143,7 +166,7 @@ systemd_restart() {
 
 systemd_reload() {
   need_root reload
-  [ "$(property ActiveState)" = active ] || fail "there is nothing to reload: the service is $(property ActiveState). Start it: $0 start"
+  [ "$(property ActiveState)" = active ] || fail "there is nothing to reload: the service is $(property ActiveState). Start it: $ME start"
   if ! systemctl reload "$UNIT"; then
     warn 'The reload was refused, the old version goes on serving. The end of the log:'
     journalctl --unit="$UNIT" --no-pager --lines=5 --output=cat >&2 || true
@@ -317,11 +340,12 @@ install_service() {
   case $node in
     /home/* | /root/*) fail "the service has no access to $node (ProtectHome). Install Node.js for all users, or set NODE" ;;
   esac
-  if [ "$HOME_DIR" = "$(readlink -m "$DESTDIR$PREFIX")" ]; then
+  if [ "$HOME_DIR" != "$(readlink -m "$DESTDIR$PREFIX")" ]; then
+    [ -f "$HOME_DIR/dist/main.js" ] || build
+    install_program "$offline"
+  elif [ -z "$GUARD" ]; then
     fail "this is the installed copy in $PREFIX: run install from a checkout"
   fi
-  [ -f "$HOME_DIR/dist/main.js" ] || build
-  install_program "$offline"
   [ -n "$DESTDIR" ] || make_account
   install_settings
   install_units "$node"
@@ -330,13 +354,16 @@ install_service() {
     return
   fi
   say "Installed in $PREFIX. Settings: $SETTINGS. An administrator's token, if wanted: $CREDENTIAL (mode 0600)"
+  [ -z "$GUARD" ] || [ -d "/opt/$GUARD" ] || say "There is no /opt/$GUARD yet, which the program runs in"
   if [ ! -d /run/systemd/system ]; then
     say 'systemd does not run here: start it after the next boot'
     return
   fi
   systemctl daemon-reload
   if [ "$(property ActiveState)" = active ]; then
-    say "The service runs with the version before this one. New code and settings: $0 reload. All of it: $0 restart"
+    say "The service runs with the version before this one. New code and settings: $ME reload. All of it: $ME restart"
+  elif [ -n "$GUARD" ]; then
+    say "Set GUARD_COMMAND and PORT there, then start it: systemctl enable --now $UNIT"
   else
     say "Start it: systemctl enable --now $UNIT. No refused connection during restarts: systemctl enable --now $SOCKET first"
   fi
@@ -411,15 +438,22 @@ make_account() {
 }
 
 install_settings() {
+  local not='STATE_DIR|PID_FILE|LOG_FORMAT|STOP_BUDGET' workers=1
+  if [ -n "$GUARD" ]; then not="$not|APP|GUARD_COMMAND" workers=0; fi
   install -d -m 0750 "$DESTDIR$ETC"
   if [ -e "$DESTDIR$SETTINGS" ]; then
     say "$SETTINGS is kept as it is"
   else
     # systemd takes a comment behind a value for a part of it, so each goes on a line of its own.
     {
-      say '# Settings of master-agent.service, one NAME=value a line. After a change: systemctl reload master-agent'
+      say "# Settings of $UNIT, one NAME=value a line. After a change: systemctl reload ${UNIT%.service}"
       say '# Those that stand here without a value of yours are the defaults.'
-      sed -nE -e '/^(# )?(STATE_DIR|PID_FILE|LOG_FORMAT|STOP_BUDGET)=/d' -e 's/^WORKERS=0/WORKERS=1/' \
+      if [ -n "$GUARD" ]; then
+        say
+        say "# The program, as a JSON array of its words, found from /opt/$GUARD. Each has a PORT and an OPS_PORT of its own."
+        say "# GUARD_COMMAND='[\"./server\",\"--socket\",\"{socket}\"]'"
+      fi
+      sed -nE -e "/^(# )?($not)=/d" -e "s/^WORKERS=0/WORKERS=$workers/" \
         -e 's/^(# )?([A-Z_]+)=([^ ]*) *# (.*)$/\n# \4\n# \2=\3/p' "$HOME_DIR/.env.example"
     } >"$DESTDIR$SETTINGS"
     chmod 0640 "$DESTDIR$SETTINGS"
@@ -431,7 +465,7 @@ install_settings() {
 install_units() {
   local node=$1 unit
   install -d "$DESTDIR$UNITS" "$DESTDIR$LOGROTATE"
-  for unit in "$UNIT" "$SOCKET"; do
+  for unit in "$SERVICE" "$SOCKET" "$TEMPLATE"; do
     sed -e "s|/usr/bin/node|$node|g" -e "s|/opt/master-agent|$PREFIX|g" "$HOME_DIR/deployment/$unit" >"$DESTDIR$UNITS/$unit"
     chmod 0644 "$DESTDIR$UNITS/$unit"
   done
@@ -446,12 +480,18 @@ uninstall_service() {
     *) fail "uninstall: want --purge or nothing, got \"$1\"" 78 ;;
   esac
   [ -n "$DESTDIR" ] || need_root uninstall
+  if [ -n "$GUARD" ]; then
+    uninstall_guard "$purge"
+    return
+  fi
   if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
     for part in "$SOCKET" "$UNIT"; do
       if systemctl cat "$part" >/dev/null 2>&1; then systemctl disable --now "$part" || true; fi
     done
+    systemctl stop "${TEMPLATE/@/@*}" || true
+    if systemctl cat "$TEMPLATE" >/dev/null 2>&1; then systemctl disable "$TEMPLATE" || true; fi
   fi
-  rm -f "$DESTDIR$UNITS/$UNIT" "$DESTDIR$UNITS/$SOCKET" "$DESTDIR$LOGROTATE/master-agent"
+  rm -f "$DESTDIR$UNITS/$SERVICE" "$DESTDIR$UNITS/$SOCKET" "$DESTDIR$UNITS/$TEMPLATE" "$DESTDIR$LOGROTATE/master-agent"
   for part in dist node_modules package.json package-lock.json README.md LICENSE CHANGELOG.md .env.example deployment .new .old; do
     rm -rf "${target:?}/$part"
   done
@@ -459,9 +499,13 @@ uninstall_service() {
   rmdir "$target" 2>/dev/null || true
   if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    systemctl reset-failed "$UNIT" "$SOCKET" 2>/dev/null || true
+    systemctl reset-failed "$UNIT" "$SOCKET" "${TEMPLATE/@/@*}" 2>/dev/null || true
   fi
   if [ -n "$purge" ]; then
+    for part in "$DESTDIR$ETC"/*.env; do
+      part=$(basename "$part" .env)
+      rm -rf "$DESTDIR$STATE-$part" "$DESTDIR/etc/credstore/master-agent.$part.admin-token"
+    done
     rm -rf "$DESTDIR$ETC" "$DESTDIR$STATE" "$DESTDIR$CREDENTIAL"
     if [ -z "$DESTDIR" ] && id "$ACCOUNT" >/dev/null 2>&1; then userdel "$ACCOUNT"; fi
     say 'Uninstalled, with settings, state, audit log and user'
@@ -470,8 +514,26 @@ uninstall_service() {
   fi
 }
 
+# The service, and other programs behind its gate, stay.
+uninstall_guard() {
+  if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ] && systemctl cat "$UNIT" >/dev/null 2>&1; then
+    systemctl disable --now "$UNIT" || true
+    systemctl reset-failed "$UNIT" 2>/dev/null || true
+  fi
+  if [ -n "$1" ]; then
+    rm -rf "$DESTDIR$SETTINGS" "$DESTDIR$STATE" "$DESTDIR$CREDENTIAL"
+    say "Uninstalled $GUARD, with settings, state and audit log"
+  else
+    say "Uninstalled $GUARD. Kept: settings in $SETTINGS, state and audit log in $STATE (uninstall --purge removes them)"
+  fi
+}
+
 # --- the command line ---------------------------------------------------------------------------------------------
 
+if [ "${1:-}" = --guard ]; then
+  choose_guard "${2:-}"
+  shift 2
+fi
 command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in

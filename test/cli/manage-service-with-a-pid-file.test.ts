@@ -222,7 +222,10 @@ t.test('a PID file that was left behind is no obstacle', async (t) => {
 
 t.test('what cannot be understood is said', async (t) => {
   const checkout = new Checkout(t);
-  t.match(await checkout.run('help'), { code: 0, output: /^usage: manage-service\.sh COMMAND/ });
+  t.match(await checkout.run('help'), {
+    code: 0,
+    output: /^usage: manage-service\.sh \[--guard NAME\] COMMAND/,
+  });
   t.match(await checkout.run(), { code: 0, output: /^usage/ });
   t.match(await checkout.run('begin'), { code: 78, output: /unknown command "begin"/ });
   t.match(await checkout.run('start', 'now'), { code: 78, output: /want nothing behind it, got "now"/ });
@@ -232,4 +235,14 @@ t.test('what cannot be understood is said', async (t) => {
   });
   t.match(await checkout.run('logs'), { code: 1, output: /there is no log yet/ });
   t.match(await checkout.run('install', 'here'), { code: 78, output: /install: want --offline/ });
+});
+
+t.test('a program behind the gate needs a name, and systemd', async (t) => {
+  const checkout = new Checkout(t);
+  for (const name of ['', 'a/b', '-x', '.env'])
+    t.match(await checkout.run('--guard', name, 'start'), { code: 78, output: `--guard: want a name of` });
+  t.match(await checkout.run('--guard'), { code: 78, output: '--guard: want a name of' });
+  t.match(await checkout.run('--guard', 'master-agent', 'start'), { code: 78, output: /want another name/ });
+  t.match(await checkout.run('--guard', 'shop', 'start'), { code: 1, output: /--guard needs systemd/ });
+  t.notOk(existsSync(join(checkout.dir, 'var/master-agent.pid')), 'the service is not started instead');
 });

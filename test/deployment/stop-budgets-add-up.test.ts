@@ -4,10 +4,12 @@ import t, { type Test } from 'tap';
 import { parseConfig } from '../../src/config/settings.ts';
 import { checkStopBudget } from '../../src/control/stop-budget.ts';
 import { compose } from '../support/compose.ts';
-import { type Deployment, manifest, podSettings } from '../support/manifests.ts';
+import { type Deployment, manifest, overlayPatch, podSettings } from '../support/manifests.ts';
 
 /** The platform kills when it is over, so it ends a little later than the service can take. */
 const SPARE_SECONDS = 2;
+/** What many programs take for their own shutdown. */
+const PROGRAM_SECONDS = 10;
 
 /** What the service itself says of its settings at a start. */
 function complaints(settings: Readonly<Record<string, string>>): string {
@@ -35,6 +37,14 @@ t.test('Kubernetes: the grace period covers the preStop hook, too', async (t) =>
   const preStop = containers[0].lifecycle.preStop.sleep.seconds;
   t.ok(preStop > 0);
   assertFits(t, terminationGracePeriodSeconds - preStop, podSettings());
+});
+
+t.test('Kubernetes: a program in a container of its own has time when its gate has gone', async (t) => {
+  const { spec } = manifest<Deployment>('Deployment').spec.template;
+  const beside = overlayPatch('guard-sidecar').spec.template.spec.terminationGracePeriodSeconds;
+  t.ok(beside >= spec.terminationGracePeriodSeconds + PROGRAM_SECONDS, `${beside} s`);
+  const inside = overlayPatch('guard').spec.template.spec.terminationGracePeriodSeconds;
+  t.equal(inside, undefined, 'its own stop is a part of the gate');
 });
 
 t.test('systemd', async (t) => {

@@ -1,23 +1,18 @@
-import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import t from 'tap';
 import ts from 'typescript';
-import { parseAllDocuments } from 'yaml';
-import { type Manifest, manifests } from '../support/manifests.ts';
-import { INSTALL, need } from '../support/need.ts';
+import { parseConfig } from '../../src/config/settings.ts';
+import { type Deployment, type Manifest, manifests, ofKind, rendered } from '../support/manifests.ts';
 
-const OVERLAY = 'deployment/kubernetes/overlays/production';
+const OVERLAYS = ['production', 'guard', 'guard-sidecar'];
 const LIMIT_MS = 120_000;
 t.setTimeout(LIMIT_MS);
 
 type Document = Pick<Manifest, 'apiVersion' | 'kind'>;
 
-need('kubectl', INSTALL.kubectl, 'version');
-const kubectl = spawnSync('kubectl', ['kustomize', OVERLAY], { encoding: 'utf8' });
 const shipped = manifests()
   .filter(({ file }) => !file.endsWith('kustomization.yaml'))
   .map(({ file: _, ...document }) => document);
-const rendered: Document[] = parseAllDocuments(kubectl.stdout ?? '').map((document) => document.toJS());
 
 t.test('each file fits the schema of its kind', async (t) => {
   t.ok(shipped.length > 0);
@@ -28,41 +23,83 @@ t.test('no file has a field that its kind does not know', async (t) => {
   t.strictSame(unknownFields(shipped), []);
 });
 
-t.test('what kubectl renders fits too', async (t) => {
-  t.equal(kubectl.status, 0, kubectl.stderr);
-  t.strictSame(rendered.map(({ kind }) => kind).sort(), [
-    ...[
-      'ConfigMap',
-      'Deployment',
-      'HorizontalPodAutoscaler',
-      'Namespace',
-      'NetworkPolicy',
-      'PodDisruptionBudget',
-    ],
-    ...['Service', 'Service', 'ServiceMonitor'],
-  ]);
-  for (const document of rendered) t.equal(await misfit(document), undefined, document.kind);
-  t.strictSame(unknownFields(rendered), []);
-});
+for (const overlay of OVERLAYS) {
+  const documents = rendered(overlay);
+  const { spec } = ofKind<Deployment>(documents, 'Deployment');
+  const pod = spec.template.spec;
+  const settings = ofKind<{ metadata: { name: string }; data: Record<string, string> }>(
+    documents,
+    'ConfigMap',
+  );
 
-t.test('what is rendered is in one namespace, and its pods find their settings', async (t) => {
-  for (const document of rendered as unknown as { kind: string; metadata: { namespace?: string } }[]) {
-    if (document.kind !== 'Namespace') t.equal(document.metadata.namespace, 'master-agent', document.kind);
-  }
-  const settings = rendered.find(({ kind }) => kind === 'ConfigMap') as unknown as {
-    metadata: { name: string };
-  };
-  t.match(
-    rendered.find(({ kind }) => kind === 'Deployment'),
-    {
-      spec: {
-        template: {
-          spec: { containers: [{ envFrom: [{ configMapRef: { name: settings.metadata.name } }] }] },
-        },
-      },
+  t.test(`what kubectl renders of ${overlay} fits too`, async (t) => {
+    t.strictSame(documents.map(({ kind }) => kind).sort(), [
+      ...[
+        'ConfigMap',
+        'Deployment',
+        'HorizontalPodAutoscaler',
+        'Namespace',
+        'NetworkPolicy',
+        'PodDisruptionBudget',
+      ],
+      ...['Service', 'Service', 'ServiceMonitor'],
+    ]);
+    for (const document of documents) t.equal(await misfit(document), undefined, document.kind);
+    t.strictSame(unknownFields(documents), []);
+  });
+
+  t.test(
+    `what is rendered of ${overlay} is in one namespace, and its pods find their settings`,
+    async (t) => {
+      for (const { kind, metadata } of documents as unknown as {
+        kind: string;
+        metadata: { namespace?: string };
+      }[]) {
+        if (kind !== 'Namespace') t.equal(metadata.namespace, 'master-agent', kind);
+      }
+      t.match(pod.containers[0].envFrom, [{ configMapRef: { name: settings.metadata.name } }]);
+      t.doesNotThrow(() => parseConfig({ ...settings.data, ADMIN_TOKEN_FILE: '' }));
     },
   );
+
+  t.test(
+    `all containers of ${overlay} are what the restricted standard asks for, and have limits`,
+    async (t) => {
+      for (const { name, securityContext, resources } of pod.containers) {
+        t.match(securityContext, { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } }, name);
+        t.match(resources, { requests: { cpu: String, memory: String }, limits: { memory: String } }, name);
+      }
+    },
+  );
+}
+
+t.test('a program in the container of its gate is told by its parent', async (t) => {
+  const documents = rendered('guard');
+  const { containers } = ofKind<Deployment>(documents, 'Deployment').spec.template.spec;
+  t.match(containers, [{ name: 'master-agent', image: /^shop:/, args: ['guard'] }]);
+  t.equal(containers.length, 1);
+  const { data } = ofKind<{ data: Record<string, string> }>(documents, 'ConfigMap');
+  t.match(JSON.parse(data.GUARD_COMMAND ?? ''), ['uvicorn']);
 });
+
+t.test(
+  'a program beside its gate is where the gate looks for it, and the gate alone is in reach',
+  async (t) => {
+    const documents = rendered('guard-sidecar');
+    const { containers } = ofKind<Deployment>(documents, 'Deployment').spec.template.spec;
+    t.match(containers, [
+      { name: 'master-agent', image: /^master-agent:/, args: ['guard'] },
+      { name: 'program', image: /^shop:/ },
+    ]);
+    const { data } = ofKind<{ data: Record<string, string> }>(documents, 'ConfigMap');
+    const { guardPort, guardCommand, port, opsPort } = parseConfig({ ...data, ADMIN_TOKEN_FILE: '' });
+    t.equal(guardCommand, undefined);
+    t.match(containers[1]?.args?.join(' '), `--host 127.0.0.1 --port ${guardPort}`);
+    t.notOk([port, opsPort].includes(guardPort), 'the containers of a pod share one address');
+    const hook = containers[1]?.lifecycle.preStop.exec.command.join(' ');
+    t.match(hook, `:${Number(opsPort).toString(16).toUpperCase()} `, 'the hook looks at the ops server');
+  },
+);
 
 t.test('a wrong value and an unknown field are found', async (t) => {
   const deployment = shipped.find(({ kind }) => kind === 'Deployment') as Document & { spec: object };

@@ -42,7 +42,7 @@ t.test('systemd finds nothing to complain of in the units', async (t) => {
   const known = /Command \/\S+ is not executable|docs? .*man|Failed to open/;
   const { stderr } = spawnSync(
     'systemd-analyze',
-    ['verify', '--man=no', UNIT, 'deployment/master-agent.socket'],
+    ['verify', '--man=no', UNIT, 'deployment/master-agent.socket', 'deployment/master-agent-guard@.service'],
     {
       encoding: 'utf8',
     },

@@ -27,10 +27,13 @@ export class DockerBox {
     this.#host = host;
   }
 
-  /** @param image the name under which a stand-in for a base image is to be found */
-  static async start(t: Test, image: string): Promise<DockerBox> {
+  /**
+   * @param image the name under which a stand-in for a base image is to be found
+   * @param pythonImage the name of another one, with Python
+   */
+  static async start(t: Test, image: string, pythonImage = ''): Promise<DockerBox> {
     t.setTimeout(FILE_MS);
-    const script = spawn(SCRIPT, [ROOT, image], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const script = spawn(SCRIPT, [ROOT, image, pythonImage], { stdio: ['pipe', 'pipe', 'inherit'] });
     const exited = once(script, 'exit');
     t.teardown(async () => {
       script.stdin.end();

@@ -9,7 +9,7 @@ import { ROOT } from './root.ts';
 const SCRIPT = join(ROOT, 'test/support/systemd-box.sh');
 /** Longer than a stop may take; what is not so by then will not be. */
 const PROPERTY_MS = 90_000;
-const UNIT = 'master-agent.service';
+const SERVICE = 'master-agent.service';
 export const STATE_DIR = '/var/lib/master-agent';
 /** Where the application of the service in the box is: a copy of test/fixtures/box-app.mjs. */
 export const APP = '/opt/master-agent/app/app.mjs';
@@ -45,15 +45,18 @@ export interface Running {
 /** A systemd of its own, with the checkout in /checkout. It lives as long as the test that has booted it. */
 export class SystemdBox {
   readonly #leader: string;
+  readonly #unit: string;
   readonly journal: JournalLine[] = [];
   readonly #waiting = new Set<() => void>();
   #over = false;
 
-  private constructor(leader: string) {
+  private constructor(leader: string, unit: string) {
     this.#leader = leader;
+    this.#unit = unit;
   }
 
-  static async boot(t: Test): Promise<SystemdBox> {
+  /** @param unit whose journal and properties a test looks at */
+  static async boot(t: Test, unit = SERVICE): Promise<SystemdBox> {
     t.setTimeout(FILE_MS);
     const script = spawn(SCRIPT, [ROOT], { stdio: ['pipe', 'pipe', 'inherit'] });
     const exited = once(script, 'exit');
@@ -66,7 +69,7 @@ export class SystemdBox {
       exited.then(() => ['']),
     ]);
     if (/^\d+$/.test(said)) {
-      const box = new SystemdBox(said);
+      const box = new SystemdBox(said, unit);
       box.#followJournal(t);
       return box;
     }
@@ -168,7 +171,7 @@ export class SystemdBox {
   }
 
   /** A property of the unit, as `systemctl show` names it. */
-  async property(name: string, unit = UNIT): Promise<string> {
+  async property(name: string, unit = this.#unit): Promise<string> {
     return (await this.ok('systemctl', 'show', '--value', `--property=${name}`, unit)).trim();
   }
 
@@ -176,7 +179,7 @@ export class SystemdBox {
    * Waits until the unit has come to a state that nothing in the journal tells of.
    * @throws Error, with the end of the journal, when the unit has failed instead, or nothing happens
    */
-  async untilProperty(name: string, value: string, unit = UNIT): Promise<void> {
+  async untilProperty(name: string, value: string, unit = this.#unit): Promise<void> {
     const untilMs = performance.now() + PROPERTY_MS;
     for (;;) {
       if ((await this.property(name, unit)) === value) return;
@@ -226,9 +229,15 @@ export class SystemdBox {
   }
 
   #followJournal(t: Test): void {
-    const follower = this.spawn('journalctl', '--follow', '--lines=all', '--output=json', `--unit=${UNIT}`);
+    const follower = this.spawn(
+      'journalctl',
+      '--follow',
+      '--lines=all',
+      '--output=json',
+      `--unit=${this.#unit}`,
+    );
     t.teardown(async () => {
-      if (!t.passing()) console.error(await this.sh(`journalctl --unit=${UNIT} --lines=60 --no-pager`));
+      if (!t.passing()) console.error(await this.sh(`journalctl --unit=${this.#unit} --lines=60 --no-pager`));
       follower.child.kill();
     });
     if (follower.child.stdout === null) return;
