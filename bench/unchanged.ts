@@ -49,7 +49,7 @@ const PRELOADED: Readonly<Record<string, Application>> = {
   Koa: preloaded('node bench/unchanged/koa.mjs'),
   Hono: preloaded('node bench/unchanged/hono.mjs'),
   NestJS: preloaded('node bench/unchanged/nest.mjs'),
-  'NestJS, shutdown hooks': preloaded('NEST_HOOKS=yes node bench/unchanged/nest.mjs'),
+  'NestJS with shutdown hooks': preloaded('NEST_HOOKS=yes node bench/unchanged/nest.mjs'),
   'Next.js': preloaded('node bench/peers/next/start.mjs'),
   ws: preloaded('node bench/unchanged/ws.mjs'),
   'socket.io': preloaded('node bench/unchanged/socket-io.mjs'),

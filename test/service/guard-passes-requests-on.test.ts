@@ -136,6 +136,8 @@ t.test('an answer that comes before the body was read arrives', async (t) => {
   client.request('POST', '/refuses', { 'Content-Length': '50000000' }).write(Buffer.alloc(1_000_000));
   const answer = await client.response();
   t.match(answer, { status: 413, body: 'too large' });
+  const silent = (await guarded.connect()).request('POST', '/refuses', { 'Content-Length': '2' });
+  t.equal((await silent.response()).status, 413, 'also when none of it has come yet');
 });
 
 t.test('pipelined requests reach the program one after the other', async (t) => {

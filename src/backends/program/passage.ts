@@ -139,8 +139,12 @@ export class Passage implements Dispatcher.DispatchHandler {
       })
       .on('information', ({ statusCode, rawHeaders }) => this.#inform(statusCode, rawHeaders))
       .on('response', (answer) => this.#take(answer, outgoing));
-    if (hasBody(request)) passBody(request, outgoing);
-    else outgoing.end();
+    if (!hasBody(request)) outgoing.end();
+    else {
+      // What has not come may be long in coming, and the program may answer before.
+      if (request.readableLength === 0) outgoing.flushHeaders();
+      passBody(request, outgoing);
+    }
   }
 
   #take(answer: IncomingMessage, outgoing: ClientRequest): void {
