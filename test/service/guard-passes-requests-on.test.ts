@@ -151,6 +151,14 @@ t.test('pipelined requests reach the program one after the other', async (t) => 
   t.match(JSON.parse((await client.response()).body), { held: 'a' });
   t.match(JSON.parse((await client.response()).body), { pid: Number });
   t.equal(echoOf((await client.response()).body).url, '/echo');
+
+  client.request('POST', '/hold/b').request('GET', '/pid');
+  await guarded.service.line('holding b');
+  await guarded.service.statusWhen(({ in_flight }) => in_flight.count === 2);
+  client.destroy();
+  await guarded.service.statusWhen(({ in_flight }) => in_flight.count === 0);
+  await (await guarded.connect()).request('GET', '/echo').response();
+  t.equal(guarded.ledger.length, 5, 'what a client has left behind unsent is not sent');
 });
 
 t.test('an upgrade passes when the program takes it, and its refusal when it does not', async (t) => {

@@ -62,8 +62,12 @@ export class Forwarder implements Application {
       this.#pass(exchange, response);
       return;
     }
+    const passOn = (): void => {
+      // The client may have left instead.
+      if (!exchange.request.socket.destroyed) this.#pass(exchange, response);
+    };
     for (const before of connection.exchanges())
-      if (before.next === exchange) before.response?.once('close', () => this.#pass(exchange, response));
+      if (before.next === exchange) before.response?.once('close', passOn);
   }
 
   #pass(exchange: Exchange, response: ServerResponse): void {
