@@ -2,9 +2,12 @@ import type { Server } from 'node:net';
 import { afterReading } from '../platform/deadline.ts';
 import { stopAccepting } from '../platform/listen.ts';
 
-/** How long it must be quiet, and how often we look at most. */
-const QUIET_MS = 3;
-const MOST_ROUNDS = 25;
+/**
+ * How long it must be quiet, and how often we look at most. With 3 ms, of 60 clients that came back at once one was reset
+ * in each tenth stop on Node 24.
+ */
+const QUIET_MS = 12;
+const MOST_ROUNDS = 8;
 
 /**
  * Accepts what the kernel has queued, then closes the listening socket: a connection that still sits in the queue when
