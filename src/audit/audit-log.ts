@@ -5,12 +5,15 @@ import { replaceFile, replaceFileNow } from '../platform/atomic-file.ts';
 import { type Deferred, deferred } from '../platform/deferred.ts';
 import { version } from '../version.ts';
 import { AuditFile } from './audit-file.ts';
-import { Batch, type LineEncoding } from './batch.ts';
+import { Batch } from './batch.ts';
 import { type DiskSpace, DiskWatch } from './disk-space.ts';
 import { type Head, headFile, headText } from './head.ts';
 import { OtherWriters } from './other-writers.ts';
 import { join, type Recovery, recover, uncleanEnd } from './recover.ts';
 import { NOTHING, type Writer } from './seal.ts';
+
+/** A record while it is written. */
+export type Line = Pick<Batch, 'bytes' | 'ascii' | 'utf8' | 'string'>;
 
 /** What a record can hold. `undefined` is left out. */
 export type AuditFields = Readonly<Record<string, unknown>>;
@@ -66,6 +69,8 @@ export class AuditLog {
   #previous: string;
   #waiting = new Batch();
   #spare = new Batch();
+  /** Where a record goes that can no longer be written, on its way to the fallback. */
+  readonly #unwritten = new Batch();
   /** Is on its way to the file. */
   #writing: Batch | undefined;
   /** Set when somebody waits for the records of the next flush to be on disk. */
@@ -100,7 +105,7 @@ export class AuditLog {
     const log = new AuditLog(options, recovery);
     log.#waiting.add(log.#opening(options.joins ? 'join' : 'start'));
     const unclean = uncleanEnd(recovery);
-    if (unclean !== undefined) log.#waiting.add(lineOf('unclean_end', { ...unclean }));
+    if (unclean !== undefined) log.#waiting.add(textOf('unclean_end', { ...unclean }));
     try {
       log.#writeNow(false, log.#owner?.others.news());
     } catch (error) {
@@ -147,16 +152,23 @@ export class AuditLog {
 
   /** Adds a record. It is written within 100 ms; in strict mode in the next flush. */
   record(type: string, fields: AuditFields): void {
-    this.add(lineOf(type, fields));
+    this.line.utf8(textOf(type, fields));
+    this.endLine();
   }
 
-  /** Adds a record that is a line of JSON already, beginning with its type. */
-  add(line: string, encoding: LineEncoding = 'utf8'): void {
-    if (this.#failure !== undefined || this.#closed) {
-      this.#options.fallback(line);
+  /** Where the next record is to be written, in this turn: one JSON object that begins with its type. */
+  get line(): Line {
+    return this.#isOpen ? this.#waiting : this.#unwritten;
+  }
+
+  /** The record in `line` is whole. */
+  endLine(): void {
+    if (!this.#isOpen) {
+      this.#unwritten.endLine();
+      this.#giveToFallback(this.#unwritten);
       return;
     }
-    this.#waiting.add(line, encoding);
+    this.#waiting.endLine();
     const waitingBytes = this.#waiting.length + (this.#writing?.length ?? 0);
     if (waitingBytes > MOST_WAITING_BYTES) {
       this.#fail(new Error(`the disk does not take the audit log: ${waitingBytes} bytes wait`));
@@ -166,7 +178,7 @@ export class AuditLog {
 
   /** Resolves when everything recorded so far is on disk: true, or false when it cannot be. */
   kept(): Promise<boolean> {
-    if (this.#failure !== undefined || this.#closed) return Promise.resolve(false);
+    if (!this.#isOpen) return Promise.resolve(false);
     this.#joined ??= deferred();
     this.#startFlush();
     return this.#joined.promise;
@@ -174,7 +186,7 @@ export class AuditLog {
 
   /** Continues in a new file under the same name, once what is recorded so far is in the old one. */
   reopen(): void {
-    if (this.#failure !== undefined || this.#closed) return;
+    if (!this.#isOpen) return;
     this.#reopenAsked = true;
     this.#startFlush();
   }
@@ -199,15 +211,19 @@ export class AuditLog {
    * waiting for it: what is left then goes to the fallback.
    */
   closeNow(): void {
-    if (this.#closed || this.#failure !== undefined) return;
+    if (!this.#isOpen) return;
     this.#closed = true;
     this.#stopTimers();
     try {
       if (this.#writing !== undefined) throw new Error('a write is under way');
       this.#writeNow(true);
     } catch {
-      this.#giveToFallback();
+      this.#giveToFallback(this.#writing, this.#waiting);
     }
+  }
+
+  get #isOpen(): boolean {
+    return this.#failure === undefined && !this.#closed;
   }
 
   #stopTimers(): void {
@@ -348,24 +364,23 @@ export class AuditLog {
   }
 
   #opening(reason: 'start' | 'join' | 'reopened'): string {
-    return lineOf('open', { reason, previous: this.#previous, version, pid: process.pid });
+    return textOf('open', { reason, previous: this.#previous, version, pid: process.pid });
   }
 
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#stopTimers();
-    this.#giveToFallback();
+    this.#giveToFallback(this.#writing, this.#waiting);
     this.#joined?.resolve(false);
     this.#options.lost(error);
   }
 
-  #giveToFallback(): void {
-    for (const batch of [this.#writing, this.#waiting])
-      for (const line of batch?.drain() ?? []) this.#options.fallback(line);
+  #giveToFallback(...batches: readonly (Batch | undefined)[]): void {
+    for (const batch of batches) for (const line of batch?.drain() ?? []) this.#options.fallback(line);
   }
 }
 
-function lineOf(type: string, fields: AuditFields): string {
+function textOf(type: string, fields: AuditFields): string {
   return JSON.stringify({ type, time: new Date().toISOString(), ...fields });
 }

@@ -3,7 +3,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { performance } from 'node:perf_hooks';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
-import type { AuditLog } from '../audit/audit-log.ts';
 import { messageOf } from '../error.ts';
 import type { Lifecycle } from '../lifecycle/lifecycle.ts';
 import type { Context } from './context.ts';
@@ -60,13 +59,6 @@ interface Extras {
 
 /** Of the handler's own fields in the audit log. */
 const MOST_AUDIT_CHARACTERS = 8 * 1024;
-/** A longer path is cut in the audit log: what it begins with tells enough. */
-const MOST_PATH_CHARACTERS = 2_000;
-/** The same for a path that no route has: it may be anything, and a disk is not to be filled with it. */
-const MOST_STRAY_CHARACTERS = 200;
-/** Text that is JSON between quotes as it is; most paths are. */
-const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
-
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
   readonly request: IncomingMessage;
@@ -211,35 +203,9 @@ export class Exchange implements Context {
     this.#made.fieldsText = text;
   }
 
-  /**
-   * Puts it on record. What comes from the client is written as JSON text, so it can neither end the line nor begin
-   * another.
-   */
-  record(
-    log: AuditLog,
-    type: 'request' | 'answer',
-    status: number,
-    outcome: Outcome | 'begun',
-    nowMs = performance.now(),
-  ): void {
-    const { givenId, path, trace } = this;
-    const fieldsText = this.#extras?.fieldsText;
-    const most = this.pattern !== undefined ? MOST_PATH_CHARACTERS : MOST_STRAY_CHARACTERS;
-    const shown = path.length > most ? `${path.slice(0, most)}…` : path;
-    const isPlain = PLAIN.test(shown);
-    // Integers: writing out a fraction takes longer than all the rest of the line.
-    const tenths = Math.round((nowMs - this.startedMs) * 10);
-    log.add(
-      `{"type":"${type}","time":"${timestamp(nowMs)}","id":"${this.id}",` +
-        // A given id may be that of several requests.
-        `${givenId === undefined ? '' : `"own_id":"${ownId(this.number)}",`}"client":"${this.client}",` +
-        `${trace === undefined ? '' : `"trace":"${trace}",`}` +
-        // The parser takes no method that it does not know.
-        `"method":"${this.method}","path":${isPlain ? `"${shown}"` : JSON.stringify(shown)},"status":${status},` +
-        `"duration_ms":${Math.trunc(tenths / 10)}.${tenths % 10},"outcome":"${outcome}"` +
-        `${fieldsText === undefined ? '' : `,"fields":${fieldsText}`}}`,
-      isPlain && fieldsText === undefined ? 'ascii' : 'utf8',
-    );
+  /** The handler's own fields of the record, as JSON. */
+  get auditText(): string | undefined {
+    return this.#extras?.fieldsText;
   }
 
   get ageMs(): number {
@@ -374,18 +340,6 @@ export class Exchange implements Context {
     if (known) sendError(response, error.status, error.message);
     else sendError(response, 500, 'The service failed to answer this request.');
   }
-}
-
-let stampedMs = Number.NEGATIVE_INFINITY;
-let stamp = '';
-
-/** The time as ISO 8601, formatted once per millisecond. */
-function timestamp(nowMs: number): string {
-  if (nowMs - stampedMs >= 1) {
-    stampedMs = nowMs;
-    stamp = new Date(Date.now()).toISOString();
-  }
-  return stamp;
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { AuditLog } from '../audit/audit-log.ts';
 import type { Exchange, Outcome } from './exchange.ts';
+import { record } from './request-record.ts';
 
 /** The administrator's route of the service's own port, whose answer never waits for the audit log. */
 export const EMERGENCY_PATH = '/admin/emergency-shutdown';
@@ -26,7 +27,7 @@ export class RequestAudit {
   keep(exchange: Exchange, whole: boolean, status: number): Promise<boolean> {
     // What is lost goes on record when it ends, and nothing of it will leave.
     if (this.#log === undefined || exchange.isLost) return Promise.resolve(true);
-    exchange.record(this.#log, whole ? 'request' : 'answer', status, whole ? 'completed' : 'begun');
+    record(this.#log, whole ? 'request' : 'answer', exchange, status, whole ? 'completed' : 'begun');
     return this.#log.kept().then((kept) => {
       if (whole && kept) exchange.isOnRecord = true;
       // Control never needs the audit log: an administrator's answer leaves all the same.
@@ -38,7 +39,7 @@ export class RequestAudit {
   ended(exchange: Exchange, outcome: Outcome, nowMs?: number): void {
     if (this.#log === undefined) return;
     if (exchange.isOnRecord && outcome === 'completed') return;
-    exchange.record(this.#log, 'request', exchange.status, outcome, nowMs);
+    record(this.#log, 'request', exchange, exchange.status, outcome, nowMs);
   }
 
   /** Sums up the requests that were refused since the last call. */
