@@ -94,12 +94,15 @@ export class AuditFile {
     return { before, here: seals };
   }
 
+  /** Whether `isMoved` is to be asked. A file without a name loses all that is written to it: that is seen each time. */
+  get mayBeMoved(): boolean {
+    return performance.now() - this.#lookedMs >= LOOK_MS || fstatSync(this.#tail.fd).nlink === 0;
+  }
+
   /** Whether the path now names another file, or none. */
   async isMoved(): Promise<boolean> {
     const open = fstatSync(this.#tail.fd);
-    // A file without a name loses all that is written to it, so that is looked for each time.
     if (open.nlink === 0) return true;
-    if (performance.now() - this.#lookedMs < LOOK_MS) return false;
     this.#lookedMs = performance.now();
     try {
       const named = await statFile(this.name);

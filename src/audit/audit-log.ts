@@ -201,7 +201,7 @@ export class AuditLog {
     this.#closed = true;
     // No other flush may begin beside the last one.
     this.#stopTimers();
-    if (this.#failure === undefined) await this.#flush(true);
+    if (this.#failure === undefined) (await this.#flush(true))();
     this.#file.close();
     return this.#failure === undefined;
   }
@@ -247,8 +247,14 @@ export class AuditLog {
   async #flushAll(): Promise<void> {
     // Let the turn of the loop end first: all that it records goes into one write.
     await new Promise(setImmediate);
-    do await this.#flush(false);
-    while (this.#failure === undefined && this.#isPressing());
+    let tell = await this.#flush(false);
+    while (this.#failure === undefined && this.#isPressing()) {
+      // The disk has the next batch while the answers of this one leave.
+      const next = this.#flush(false);
+      tell();
+      tell = await next;
+    }
+    tell();
     this.#flushing = undefined;
     // Under load there is always something more by now; it has the time to become a batch.
     if (this.#waiting.records > 0) this.#timer ??= setTimeout(() => this.#startFlush(), BATCH_MS);
@@ -259,7 +265,8 @@ export class AuditLog {
     return this.#waiting.records >= (this.#options.mode === 'strict' ? 1 : BATCH_RECORDS);
   }
 
-  async #flush(final: boolean): Promise<void> {
+  /** Writes what waits, in this turn if no look at the file is due. @returns what tells those who wait for it */
+  async #flush(final: boolean): Promise<() => void> {
     const joined = this.#joined;
     this.#joined = undefined;
     const mustSync = final || joined !== undefined || this.#options.mode === 'strict';
@@ -267,7 +274,8 @@ export class AuditLog {
       const others = this.#owner?.others;
       const looks = this.#lookAsked || final;
       if (looks) await this.#readOthers();
-      if (this.#reopenAsked || (await this.#file.isMoved())) await this.#continueInNewFile();
+      if (this.#reopenAsked || (this.#file.mayBeMoved && (await this.#file.isMoved())))
+        await this.#continueInNewFile();
       else if (this.#isTooLarge()) await this.#rotate();
       // A note covers everything before our last seal, so it always follows a look.
       const writers = looks && (final || others?.isDue) ? others?.news() : undefined;
@@ -278,10 +286,10 @@ export class AuditLog {
         this.#spare = batch;
       } else if (joined !== undefined) await this.#file.sync();
       if (final && others !== undefined) await this.#keepHead();
-      joined?.resolve(true);
+      return () => joined?.resolve(true);
     } catch (error) {
-      joined?.resolve(false);
       this.#fail(error instanceof Error ? error : new Error(messageOf(error)));
+      return () => joined?.resolve(false);
     }
   }
 
