@@ -22,6 +22,30 @@ function start(t: Test, options: EmbeddedOptions = {}): Promise<Embedded> {
   return running(t, { ...options, config: { auditLog: undefined, adminToken: TOKEN, ...options.config } });
 }
 
+t.test(
+  'the time of a record is when its request ended, to the millisecond, from one second to the next',
+  async (t) => {
+    const made = await start(t);
+    const ended: { after: number; before: number }[] = [];
+    const firstSecond = Math.floor(Date.now() / 1000);
+    while (Math.floor(Date.now() / 1000) < firstSecond + 2) {
+      const after = Date.now();
+      await (await made.ask('/')).text();
+      while (made.service.inFlight > 0) await new Promise(setImmediate);
+      ended.push({ after, before: Date.now() });
+    }
+    const all = await records(made, 'request');
+    t.equal(all.length, ended.length);
+    const wrong = all.filter(({ time }, index) => {
+      const at = Date.parse(String(time));
+      const { after = 0, before = 0 } = ended[index] ?? {};
+      // A time is written anew when a millisecond is over, on a clock that does not jump.
+      return !TIME.test(String(time)) || at < after - 1 || at > before;
+    });
+    t.strictSame(wrong, []);
+  },
+);
+
 t.test('a run from its start to its end', async (t) => {
   const made = await start(t);
   const all = await records(made);

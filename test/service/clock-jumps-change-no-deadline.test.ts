@@ -67,7 +67,7 @@ for (const [name, ms] of [
 
 /** The only places that ask for the wall clock, and what for: timestamps that people or other processes read. */
 const WALL_CLOCK: Readonly<Record<string, string>> = {
-  'server/exchange.ts': 'the time of a record',
+  'server/request-record.ts': 'the time of a record',
   'control/facts.ts': 'the deadline as a time, for people',
   'ops/history.ts': 'when a second of the history was, for people',
   'cli/reload.ts': 'compared with the outcome that another process has written',
