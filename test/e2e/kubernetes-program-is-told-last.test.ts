@@ -101,6 +101,8 @@ t.test('a program beside its gate is told when the gate has drained, and no requ
   });
   held.write(body.slice(0, 6));
   await pod.program.line('reading');
+  t.match(pod.gate.output, /Program at 127\.0\.0\.1:\d+ is run by somebody else$/m);
+  t.notMatch(pod.gate.output, 'pid 0');
 
   const exits = pod.terminate();
   await pod.gate.line('Waiting up to');

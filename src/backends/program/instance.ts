@@ -48,7 +48,10 @@ export class Instance {
   readonly name: string;
   readonly generation: number;
   readonly address: Address;
+  /** Of its process group; 0 when there is none. */
   readonly pid: number;
+  /** Somebody else runs it: all that we can do is to leave it alone. */
+  readonly isElsewhere: boolean;
   /** Each keeps connections to it. */
   readonly pool: Pool;
   readonly agent: Agent;
@@ -88,8 +91,8 @@ export class Instance {
       this.#ended.resolve();
       ended(this, was);
     };
-    if (words.length === 0) {
-      // Somebody else runs it: all that we can do is to leave it alone.
+    this.isElsewhere = words.length === 0;
+    if (this.isElsewhere) {
       this.pid = 0;
       this.#signal = () => setImmediate(over, 'for us');
       return;
@@ -118,6 +121,11 @@ export class Instance {
     };
     child.once('exit', (code, signal) => over(signal === null ? `with ${code}` : `by ${signal}`));
     child.once('error', (error) => over(`before it began: ${messageOf(error)}`));
+  }
+
+  /** Names it in the log. */
+  get label(): string {
+    return this.isElsewhere ? `at ${this.#where}` : `${this.name} (pid ${this.pid})`;
   }
 
   /** Resolves when the process is gone. */
@@ -171,8 +179,11 @@ export class Instance {
   }
 
   #place(path: string | undefined): string {
-    const where = 'path' in this.address ? 'its socket' : `${this.address.host}:${this.address.port}`;
-    return path === undefined ? where : `${path} of ${where} (GUARD_READY)`;
+    return path === undefined ? this.#where : `${path} of ${this.#where} (GUARD_READY)`;
+  }
+
+  get #where(): string {
+    return 'path' in this.address ? 'its socket' : `${this.address.host}:${this.address.port}`;
   }
 
   /** @returns what is wrong with its answer; undefined for nothing */

@@ -148,18 +148,23 @@ export class Instances {
       ended: (gone, was) => this.#ended(gone, was),
     });
     this.#all.add(instance);
-    const { name, pid } = instance;
-    this.#host.log.info(`Program ${name} started (pid ${pid})`);
+    const { name, pid, label } = instance;
+    this.#host.log.info(
+      instance.isElsewhere
+        ? `Program ${label} is run by somebody else`
+        : `Program ${name} started (pid ${pid})`,
+    );
     this.#host.changed();
     const path = config.guardReady === 'off' ? undefined : config.guardReady;
     const failure = await instance.ready(path, config.startTimeoutMs);
     if (failure === undefined) {
       const took = (instance.readyMs ?? 0) - instance.startedMs;
-      this.#host.log.info(`Program ${name} (pid ${pid}) is ready after ${seconds(took)}s`);
+      this.#host.log.info(`Program ${label} is ready after ${seconds(took)}s`);
       return instance;
     }
     instance.kill();
-    throw new StartError(`GUARD_COMMAND: ${name} ${failure}`, ExitCode.Internal);
+    const which = instance.isElsewhere ? 'GUARD_PORT: the program' : `GUARD_COMMAND: ${name}`;
+    throw new StartError(`${which} ${failure}`, ExitCode.Internal);
   }
 
   readonly #write = (line: string, fd: 1 | 2, { name, pid }: Instance): void => {
@@ -170,8 +175,8 @@ export class Instances {
   #ended(instance: Instance, was: Instance['state']): void {
     this.#all.delete(instance);
     this.#host.changed();
-    const { name, pid, end, isTold } = instance;
-    this.#host.log[isTold ? 'info' : 'error'](`Program ${name} (pid ${pid}) ended ${end}`);
+    const { label, end, isTold } = instance;
+    this.#host.log[isTold ? 'info' : 'error'](`Program ${label} ended ${end}`);
     if (was !== 'serving' || this.#stopping) return;
     if (!isTold) void this.#noteEnd(instance);
     void this.#replace(instance);
@@ -184,7 +189,7 @@ export class Instances {
     await delay(REAP_MS);
     if ((await instance.ask(undefined, REAP_MS)) !== undefined) return;
     this.#host.log.error(
-      `Something else accepts connections in place of program ${instance.name} (pid ${instance.pid}), which has ended: it must stay in the foreground`,
+      `Something else accepts connections in place of program ${instance.label}, which has ended: it must stay in the foreground`,
     );
   }
 
@@ -195,9 +200,8 @@ export class Instances {
     // The system closes the sockets of a process before it tells that it has ended.
     if (await within(REAP_MS, instance.ended)) void this.#noteEnd(instance);
     else {
-      const { name, pid } = instance;
       this.#host.log.error(
-        `Program ${name} (pid ${pid}) no longer accepts connections, although it was not told to stop: it is replaced`,
+        `Program ${instance.label} no longer accepts connections, although it was not told to stop: it is replaced`,
       );
       this.#restarts.deaf += 1;
       void this.#retire(instance);
@@ -286,10 +290,9 @@ export class Instances {
 
   /** Tells one to end, and when it does not in time, kills it with all of its group. */
   async #end(instance: Instance, ms: number): Promise<void> {
-    const { name, pid } = instance;
     instance.terminate();
     if (await within(ms, instance.ended)) return;
-    this.#host.log.error(`Program ${name} (pid ${pid}) did not end after ${seconds(ms)}s and is killed`);
+    this.#host.log.error(`Program ${instance.label} did not end after ${seconds(ms)}s and is killed`);
     this.isForced = true;
     instance.kill();
     await within(REAP_MS, instance.ended);
@@ -310,9 +313,9 @@ export class Instances {
     const failure = await instance.ask(this.healthPath, ms);
     instance.failures = failure === undefined ? 0 : instance.failures + 1;
     if (instance.failures < guardHealthFailures || instance.state !== 'serving' || this.#stopping) return;
-    const { name, pid, failures } = instance;
+    const { label, failures } = instance;
     this.#host.log.error(
-      `Program ${name} (pid ${pid}) has failed ${plural(failures, 'health check')} in a row (${failure}): it is killed`,
+      `Program ${label} has failed ${plural(failures, 'health check')} in a row (${failure}): it is killed`,
     );
     this.#restarts.unhealthy += 1;
     instance.kill();
