@@ -59,6 +59,7 @@ interface Extras {
 
 /** Of the handler's own fields in the audit log. */
 const MOST_AUDIT_CHARACTERS = 8 * 1024;
+
 /** One admitted request, from admission until its response is closed. */
 export class Exchange implements Context {
   readonly request: IncomingMessage;
